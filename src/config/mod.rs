@@ -1,0 +1,478 @@
+//! The file as written: what an operator may say, section by section.
+//!
+//! A section that belongs to a room (`middleware/*`, `upstream`) has its type there; listeners,
+//! routes, admin and log have theirs here, because their users stand above. Every key has a
+//! reader; an unknown key is an error. The field docs are the manual: `weir schema` prints them.
+//!
+//! * `load`: files to a [`Config`]: includes, environment, spans, all complaints at once
+//! * `check`: rules that span sections
+//! * `diff`: what a reload changes
+
+pub mod check;
+pub mod diff;
+pub mod load;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::files::{FileRef, Files};
+use crate::middleware::headers::HeadersConfig;
+use crate::middleware::redirect::RedirectConfig;
+use crate::middleware::respond::RespondConfig;
+use crate::middleware::rewrite::RewriteConfig;
+use crate::problem::{Located, Sources};
+use crate::units::{Size, Time};
+use crate::upstream::config::UpstreamConfig;
+
+/// A config that was read, with all that `plan/compile` needs: it does no I/O.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The sections.
+    pub config: Config,
+    /// The content of every file they name.
+    pub files: Files,
+    /// The files the sections stand in, for problems and `explain`.
+    pub sources: Sources,
+    /// The hash of all of it: equal hashes mean nothing changed.
+    pub hash: u64,
+}
+
+/// The whole config.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "Weir configuration")]
+pub struct Config {
+    /// Further files, as glob patterns relative to this file: their sections are added.
+    pub include: Vec<Located<String>>,
+    /// The process.
+    pub server: ServerConfig,
+    /// The operator's address.
+    pub admin: AdminConfig,
+    /// Diagnostics and the access log.
+    pub log: LogConfig,
+    /// What routes inherit.
+    pub defaults: DefaultsConfig,
+    /// Where clients connect, by name.
+    pub listeners: BTreeMap<Located<String>, ListenerConfig>,
+    /// Where requests go, by name.
+    pub upstreams: BTreeMap<Located<String>, UpstreamConfig>,
+    /// What matches, and what applies.
+    pub routes: Vec<RouteConfig>,
+}
+
+impl Config {
+    /// Every file that a section names.
+    pub fn files(&self) -> Vec<&FileRef> {
+        let listeners = self.listeners.values().filter_map(|l| l.tls.as_ref());
+        let upstreams = self.upstreams.values().filter_map(|u| u.tls.as_ref());
+        let routes = self.routes.iter();
+        let headers = routes.clone().filter_map(|r| r.headers.as_ref());
+        let headers = headers.chain(self.defaults.headers.as_ref());
+        listeners
+            .flat_map(ListenerTlsConfig::files)
+            .chain(upstreams.flat_map(|u| u.files()))
+            .chain(headers.flat_map(HeadersConfig::files))
+            .chain(
+                routes
+                    .filter_map(|r| r.respond.as_ref())
+                    .filter_map(RespondConfig::file),
+            )
+            .collect()
+    }
+}
+
+/// The process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Threads: `"auto"` (the CPUs that affinity and the cgroup grant) or a number from 1 to 256,
+    /// as a number or a string. A change needs a restart.
+    pub workers: Located<Workers>,
+    /// Client connections over all listeners; beyond it, accepting pauses. Default 50000.
+    pub max_connections: Located<u32>,
+    /// Peers whose X-Forwarded-*, Forwarded and PROXY headers are believed. Default: none.
+    pub trusted_proxies: Vec<Located<String>>,
+    /// Our name in Via, Proxy-Status and Server. Default `"weir"`.
+    pub identity: Located<String>,
+    /// Our zone: among endpoints of one priority, those of this zone are used first.
+    pub zone: Option<String>,
+    /// How the process ends.
+    pub drain: DrainConfig,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            workers: Located::unstated(Workers::Auto),
+            max_connections: Located::unstated(50_000),
+            trusted_proxies: Vec::new(),
+            identity: Located::unstated("weir".to_owned()),
+            zone: None,
+            drain: DrainConfig::default(),
+        }
+    }
+}
+
+/// A number of threads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as there are CPUs for us.
+    #[default]
+    Auto,
+    /// This many.
+    Count(u16),
+}
+
+/// SIGTERM: unready at once, `delay`, then close, then give up after `timeout`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrainConfig {
+    /// How long to go on accepting while load balancers learn. Default `"5s"`.
+    pub delay: Time,
+    /// How long requests may then take to finish. Default `"30s"`.
+    pub timeout: Time,
+}
+
+impl Default for DrainConfig {
+    fn default() -> Self {
+        DrainConfig {
+            delay: Time::secs(5),
+            timeout: Time::secs(30),
+        }
+    }
+}
+
+/// The operator's addresses. A change needs a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Everything: metrics, health, status, reload. Default `"127.0.0.1:9901"`.
+    pub address: Located<String>,
+    /// /metrics, /healthz and /readyz alone, for the pod network. Default: none.
+    pub scrape_address: Option<Located<String>>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        let address = Located::unstated("127.0.0.1:9901".to_owned());
+        AdminConfig {
+            address,
+            scrape_address: None,
+        }
+    }
+}
+
+/// Diagnostics and the access log.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// How much is said on stderr. Default `"info"`.
+    pub level: LogLevel,
+    /// How it is said. Default `"text"`.
+    pub format: LogFormat,
+    /// One line per request.
+    pub access: AccessConfig,
+}
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the usual words")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How diagnostics are written. The access log is always JSON.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// Lines for programs.
+    Json,
+}
+
+/// One JSON line per request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessConfig {
+    /// `"stdout"` (default), `"stderr"`, `"off"`, or the path of a file, which is appended to.
+    pub to: Located<String>,
+    /// The share of requests that is logged, 0 to 1. Errors (5xx of ours) always are. Default 1.
+    pub sample: Located<f64>,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        AccessConfig {
+            to: Located::unstated("stdout".to_owned()),
+            sample: Located::unstated(1.0),
+        }
+    }
+}
+
+/// What every route inherits that does not set the same key.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DefaultsConfig {
+    /// As on a route.
+    pub timeout: Option<Located<Time>>,
+    /// As on a route.
+    pub max_body: Option<Size>,
+    /// As on a route.
+    pub headers: Option<HeadersConfig>,
+}
+
+/// An address where clients connect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// `ip:port`. Port 0 takes any free one.
+    pub address: Located<String>,
+    /// What is spoken. With TLS chosen by ALPN; without, `"h2"` is prior knowledge.
+    /// Default both with TLS, `["http1"]` without.
+    #[serde(default)]
+    pub protocols: Option<Located<Vec<ListenerProtocol>>>,
+    /// A PROXY header (v1 or v2) must come first, and only from `trusted_proxies`. Default false.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+    /// Client connections of this listener; beyond it, accepting pauses. Default: no own cap.
+    #[serde(default)]
+    pub max_connections: Option<Located<u32>>,
+    /// TLS; cleartext if absent.
+    #[serde(default)]
+    pub tls: Option<ListenerTlsConfig>,
+    /// What one client may take.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerProtocol {
+    /// HTTP/1.1 and HTTP/1.0.
+    Http1,
+    /// HTTP/2.
+    H2,
+}
+
+/// Certificates by SNI, read again when the files change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTlsConfig {
+    /// At least one; the first serves clients that name no host or an unknown one.
+    pub certificates: Located<Vec<CertificateConfig>>,
+    /// Client certificates.
+    #[serde(default)]
+    pub client_auth: Option<ClientAuthConfig>,
+}
+
+impl ListenerTlsConfig {
+    /// The files this section names.
+    pub fn files(&self) -> impl Iterator<Item = &FileRef> {
+        let certificates = self.certificates.iter().flat_map(|c| [&c.cert, &c.key]);
+        certificates.chain(self.client_auth.as_ref().map(|c| &c.ca))
+    }
+}
+
+/// A certificate chain and its key, PEM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateConfig {
+    /// The chain, leaf first.
+    pub cert: FileRef,
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub key: FileRef,
+}
+
+/// Whether clients show a certificate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientAuthConfig {
+    /// PEM file with the roots that client certificates are checked against.
+    pub ca: FileRef,
+    /// Default `"required"`.
+    #[serde(default)]
+    pub mode: ClientAuthMode,
+}
+
+/// Whether a client without a certificate is let in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuthMode {
+    /// No.
+    #[default]
+    Required,
+    /// Yes; a certificate that is shown must still be good.
+    Optional,
+}
+
+/// What one client may take of us.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Header fields of one request. Default 100.
+    pub headers: Located<u16>,
+    /// Bytes of a request head: target, names and values. Default `"32KiB"`, `"1KiB"` to `"1MiB"`.
+    pub header_bytes: Located<Size>,
+    /// First byte to the end of the request head; TLS handshake and PROXY header too. `"10s"`.
+    pub header_timeout: Located<Time>,
+    /// A connection without a request in progress is closed after this. Default `"60s"`.
+    pub idle_timeout: Located<Time>,
+    /// Between two pieces of a request body. Default `"30s"`.
+    pub body_idle_timeout: Located<Time>,
+    /// A client that takes nothing of its answer for this long is cut. Default `"30s"`.
+    pub write_timeout: Located<Time>,
+    /// Requests at once on one HTTP/2 connection. Default 100.
+    pub streams: Located<u32>,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig {
+            headers: Located::unstated(100),
+            header_bytes: Located::unstated(Size(32 << 10)),
+            header_timeout: Located::unstated(Time::secs(10)),
+            idle_timeout: Located::unstated(Time::secs(60)),
+            body_idle_timeout: Located::unstated(Time::secs(30)),
+            write_timeout: Located::unstated(Time::secs(30)),
+            streams: Located::unstated(100),
+        }
+    }
+}
+
+/// What matches, and what applies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// Its name: the label in metrics and logs.
+    pub id: Located<String>,
+    /// Which requests; all of them if absent.
+    #[serde(default, rename = "match")]
+    pub matches: Located<MatchConfig>,
+    /// Where they go. Exactly one of `upstream`, `split`, `redirect`, `respond` stands here.
+    #[serde(default)]
+    pub upstream: Option<Located<String>>,
+    /// Where they go, by weight.
+    #[serde(default)]
+    pub split: Option<Located<Vec<SplitConfig>>>,
+    /// Send the client elsewhere.
+    #[serde(default)]
+    pub redirect: Option<RedirectConfig>,
+    /// Answer at once.
+    #[serde(default)]
+    pub respond: Option<RespondConfig>,
+    /// Headers read to response headers, over all tries. Default `"30s"`.
+    #[serde(default)]
+    pub timeout: Option<Located<Time>>,
+    /// The largest request body; larger ones get 413. Default: no limit.
+    #[serde(default)]
+    pub max_body: Option<Size>,
+    /// What is changed in path and host before the upstream sees them.
+    #[serde(default)]
+    pub rewrite: Option<Located<RewriteConfig>>,
+    /// What is changed in the fields.
+    #[serde(default)]
+    pub headers: Option<HeadersConfig>,
+    /// The protocols a connection may be upgraded to, such as `"websocket"`. Default: none.
+    #[serde(default)]
+    pub upgrade: Vec<Located<String>>,
+}
+
+/// Which requests a route takes. Each key that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MatchConfig {
+    /// `"api.example.com"`, or `"*.example.com"` for every host below it. Default: any.
+    pub host: Option<Located<String>>,
+    /// `"/exact"`, `"/prefix/*"`, with `{name}` for one segment. Default `"/*"`.
+    pub path: Option<Located<String>>,
+    /// Methods; empty: any. GET admits HEAD.
+    pub methods: Vec<Located<String>>,
+    /// Header fields: an exact value, or `"*"` for any.
+    pub headers: BTreeMap<Located<String>, Located<String>>,
+    /// Query parameters: an exact value, or `"*"` for any.
+    pub query: BTreeMap<Located<String>, Located<String>>,
+}
+
+/// A share of a route's requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitConfig {
+    /// The upstream that gets it.
+    pub upstream: Located<String>,
+    /// Its share beside the others, 0 to 1000000.
+    pub weight: Located<u32>,
+}
+
+mod workers {
+    //! How `server.workers` is read: `"auto"`, `4` or `"4"`.
+
+    use std::borrow::Cow;
+    use std::fmt;
+
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::{Deserialize, Serialize, Serializer};
+
+    use super::Workers;
+
+    impl<'de> Deserialize<'de> for Workers {
+        fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+            struct AutoOrNumber;
+            impl Visitor<'_> for AutoOrNumber {
+                type Value = Workers;
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("\"auto\" or a number from 1 to 256")
+                }
+                fn visit_str<E: Error>(self, text: &str) -> Result<Workers, E> {
+                    match (text, text.parse::<i64>()) {
+                        ("auto", _) => Ok(Workers::Auto),
+                        (_, Ok(number)) => self.visit_i64(number),
+                        _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                    }
+                }
+                fn visit_i64<E: Error>(self, number: i64) -> Result<Workers, E> {
+                    match u16::try_from(number) {
+                        Ok(count @ 1..=256) => Ok(Workers::Count(count)),
+                        _ => Err(E::invalid_value(
+                            serde::de::Unexpected::Signed(number),
+                            &self,
+                        )),
+                    }
+                }
+            }
+            d.deserialize_any(AutoOrNumber)
+        }
+    }
+
+    impl Serialize for Workers {
+        fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+            match self {
+                Workers::Auto => s.serialize_str("auto"),
+                Workers::Count(count) => s.serialize_u16(*count),
+            }
+        }
+    }
+
+    impl JsonSchema for Workers {
+        fn schema_name() -> Cow<'static, str> {
+            "Workers".into()
+        }
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({ "anyOf": [
+                { "type": "string", "pattern": "^(auto|[0-9]+)$" },
+                { "type": "integer", "minimum": 1, "maximum": 256 },
+            ] })
+        }
+    }
+}

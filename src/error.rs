@@ -1,0 +1,385 @@
+//! Every way a request can fail, as one closed list of words.
+//!
+//! A [`Reason`] is the metric label, the log field and the word in the answer; it fixes the
+//! status, the side that is to blame, the RFC 9209 token and whether another try is allowed.
+//! The matches below have no wildcard arm, so that a new reason does not compile until each of
+//! them is decided. A [`GatewayError`] is a reason with its cause; only `middleware/rescue` (and
+//! `fallback`) turn one into a response. Complaints about the config are `Problems`, never this.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// Any error, as a cause.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Who is to blame for a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client sent something wrong, or left.
+    Client,
+    /// Weir refused or failed.
+    Gateway,
+    /// The upstream failed.
+    Upstream,
+}
+
+impl Side {
+    /// The word used as metric label and log field.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Gateway => "gateway",
+            Side::Upstream => "upstream",
+        }
+    }
+}
+
+/// When a failed try may be made again, before any other condition (budget, body, deadline).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// Never.
+    No,
+    /// The upstream cannot have seen the request: any method.
+    Always,
+    /// Only where the method is idempotent (RFC 9110 9.2.2), or the request was never written.
+    Idempotent,
+}
+
+macro_rules! reasons {
+    ($($variant:ident $word:literal,)*) => {
+        /// One word for each way to fail.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "the word beside each variant is its documentation")]
+        pub enum Reason { $($variant,)* }
+
+        impl Reason {
+            /// All reasons, in the order of their discriminants.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
+
+            /// The word for metrics, logs and answers.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$variant => $word,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    BadRequest "bad_request",
+    RequestTimeout "request_timeout",
+    BodyTooLarge "body_too_large",
+    UriTooLong "uri_too_long",
+    HeaderTooLarge "header_too_large",
+    ExpectationFailed "expectation_failed",
+    UnsupportedCoding "unsupported_coding",
+    ClientGone "client_gone",
+    Denied "denied",
+    NoRoute "no_route",
+    MethodNotAllowed "method_not_allowed",
+    Misdirected "misdirected",
+    Panic "panic",
+    Loop "loop",
+    NoEndpoint "no_endpoint",
+    ConnectionLimitReached "connection_limit_reached",
+    DnsError "dns_error",
+    DnsTimeout "dns_timeout",
+    ConnectionRefused "connection_refused",
+    DestinationIpUnroutable "destination_ip_unroutable",
+    ConnectionTimeout "connection_timeout",
+    TlsProtocolError "tls_protocol_error",
+    TlsCertificateError "tls_certificate_error",
+    TlsAlertReceived "tls_alert_received",
+    ConnectionTerminated "connection_terminated",
+    ConnectionWriteTimeout "connection_write_timeout",
+    FirstByteTimeout "first_byte_timeout",
+    PerTryTimeout "per_try_timeout",
+    HttpResponseTimeout "http_response_timeout",
+    HttpProtocolError "http_protocol_error",
+    HttpResponseHeaderSectionSize "http_response_header_section_size",
+    HttpUpgradeFailed "http_upgrade_failed",
+    HttpResponseIncomplete "http_response_incomplete",
+    ConnectionReadTimeout "connection_read_timeout",
+}
+
+impl Reason {
+    /// A dense index, for tables of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The status of the answer; `None` where no answer can be sent any more.
+    pub fn status(self) -> Option<StatusCode> {
+        use Reason::*;
+        Some(match self {
+            BadRequest => StatusCode::BAD_REQUEST,
+            RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            UriTooLong => StatusCode::URI_TOO_LONG,
+            HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+            UnsupportedCoding => StatusCode::NOT_IMPLEMENTED,
+            Denied => StatusCode::FORBIDDEN,
+            NoRoute => StatusCode::NOT_FOUND,
+            MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Panic => StatusCode::INTERNAL_SERVER_ERROR,
+            NoEndpoint | ConnectionLimitReached => StatusCode::SERVICE_UNAVAILABLE,
+            DnsTimeout
+            | ConnectionTimeout
+            | ConnectionWriteTimeout
+            | FirstByteTimeout
+            | PerTryTimeout
+            | HttpResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Loop
+            | DnsError
+            | ConnectionRefused
+            | DestinationIpUnroutable
+            | TlsProtocolError
+            | TlsCertificateError
+            | TlsAlertReceived
+            | ConnectionTerminated
+            | HttpProtocolError
+            | HttpResponseHeaderSectionSize
+            | HttpUpgradeFailed => StatusCode::BAD_GATEWAY,
+            ClientGone | HttpResponseIncomplete | ConnectionReadTimeout => return None,
+        })
+    }
+
+    /// Who is to blame.
+    pub fn side(self) -> Side {
+        use Reason::*;
+        match self {
+            BadRequest | RequestTimeout | BodyTooLarge | UriTooLong | HeaderTooLarge
+            | ExpectationFailed | UnsupportedCoding | ClientGone => Side::Client,
+            Denied | NoRoute | MethodNotAllowed | Misdirected | Panic | Loop => Side::Gateway,
+            NoEndpoint
+            | ConnectionLimitReached
+            | DnsError
+            | DnsTimeout
+            | ConnectionRefused
+            | DestinationIpUnroutable
+            | ConnectionTimeout
+            | TlsProtocolError
+            | TlsCertificateError
+            | TlsAlertReceived
+            | ConnectionTerminated
+            | ConnectionWriteTimeout
+            | FirstByteTimeout
+            | PerTryTimeout
+            | HttpResponseTimeout
+            | HttpProtocolError
+            | HttpResponseHeaderSectionSize
+            | HttpUpgradeFailed
+            | HttpResponseIncomplete
+            | ConnectionReadTimeout => Side::Upstream,
+        }
+    }
+
+    /// The `error` parameter of Proxy-Status (RFC 9209 2.3), where one is sent.
+    pub fn proxy_status(self) -> Option<&'static str> {
+        use Reason::*;
+        Some(match self {
+            BadRequest | RequestTimeout | BodyTooLarge | UriTooLong | HeaderTooLarge
+            | ExpectationFailed | UnsupportedCoding | NoRoute | MethodNotAllowed | Misdirected => {
+                "http_request_error"
+            }
+            Denied => "http_request_denied",
+            Panic => "proxy_internal_error",
+            Loop => "proxy_loop_detected",
+            NoEndpoint => "destination_unavailable",
+            FirstByteTimeout | PerTryTimeout => "connection_read_timeout",
+            ConnectionLimitReached
+            | DnsError
+            | DnsTimeout
+            | ConnectionRefused
+            | DestinationIpUnroutable
+            | ConnectionTimeout
+            | TlsProtocolError
+            | TlsCertificateError
+            | TlsAlertReceived
+            | ConnectionTerminated
+            | ConnectionWriteTimeout
+            | HttpResponseTimeout
+            | HttpProtocolError
+            | HttpResponseHeaderSectionSize
+            | HttpUpgradeFailed
+            | HttpResponseIncomplete
+            | ConnectionReadTimeout => self.as_str(),
+            ClientGone => return None,
+        })
+    }
+
+    /// Whether another try is allowed, budget and body permitting.
+    pub fn again(self) -> Again {
+        use Reason::*;
+        match self {
+            DnsError
+            | DnsTimeout
+            | ConnectionRefused
+            | DestinationIpUnroutable
+            | ConnectionTimeout
+            | TlsProtocolError
+            | TlsCertificateError
+            | TlsAlertReceived => Again::Always,
+            ConnectionTerminated | ConnectionWriteTimeout | FirstByteTimeout | PerTryTimeout => {
+                Again::Idempotent
+            }
+            BadRequest
+            | RequestTimeout
+            | BodyTooLarge
+            | UriTooLong
+            | HeaderTooLarge
+            | ExpectationFailed
+            | UnsupportedCoding
+            | ClientGone
+            | Denied
+            | NoRoute
+            | MethodNotAllowed
+            | Misdirected
+            | Panic
+            | Loop
+            | NoEndpoint
+            | ConnectionLimitReached
+            | HttpResponseTimeout
+            | HttpProtocolError
+            | HttpResponseHeaderSectionSize
+            | HttpUpgradeFailed
+            | HttpResponseIncomplete
+            | ConnectionReadTimeout => Again::No,
+        }
+    }
+}
+
+/// A request that failed: the reason, and what is known of the cause.
+pub struct GatewayError {
+    reason: Reason,
+    more: Option<Box<More>>,
+}
+
+#[derive(Default)]
+struct More {
+    source: Option<BoxError>,
+    retry_after: Option<Duration>,
+    unsent: bool,
+}
+
+impl GatewayError {
+    /// A failure without a cause of its own.
+    pub fn new(reason: Reason) -> Self {
+        GatewayError { reason, more: None }
+    }
+
+    /// A failure with its cause, which is logged and never shown to a client.
+    pub fn caused(reason: Reason, source: impl Into<BoxError>) -> Self {
+        let mut error = GatewayError::new(reason);
+        error.more().source = Some(source.into());
+        error
+    }
+
+    /// When the client may come back.
+    #[must_use]
+    pub fn with_retry_after(mut self, after: Duration) -> Self {
+        self.more().retry_after = Some(after);
+        self
+    }
+
+    /// Marks the request as provably never written to the upstream: any method may try again.
+    #[must_use]
+    pub fn never_sent(mut self) -> Self {
+        self.more().unsent = true;
+        self
+    }
+
+    /// The one word.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// When the client may come back, if the refuser knows.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.more.as_ref().and_then(|m| m.retry_after)
+    }
+
+    /// Whether another try is allowed; a request that was never written may always be sent again.
+    pub fn again(&self) -> Again {
+        match self.reason.again() {
+            Again::Idempotent if self.more.as_ref().is_some_and(|m| m.unsent) => Again::Always,
+            other => other,
+        }
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+}
+
+impl From<Reason> for GatewayError {
+    fn from(reason: Reason) -> Self {
+        GatewayError::new(reason)
+    }
+}
+
+impl fmt::Debug for GatewayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatewayError")
+            .field("reason", &self.reason)
+            .field(
+                "source",
+                &self.more.as_ref().and_then(|m| m.source.as_ref()),
+            )
+            .finish()
+    }
+}
+
+impl fmt::Display for GatewayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.as_str())
+    }
+}
+
+impl StdError for GatewayError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.more.as_ref()?.source.as_ref()?;
+        Some(&**source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_distinct_word_and_its_own_index() {
+        for (i, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), i);
+            assert_eq!(
+                Reason::ALL
+                    .iter()
+                    .filter(|r| r.as_str() == reason.as_str())
+                    .count(),
+                1
+            );
+        }
+    }
+
+    #[test]
+    fn only_upstream_failures_may_be_tried_again() {
+        for reason in Reason::ALL {
+            if reason.again() != Again::No {
+                assert_eq!(reason.side(), Side::Upstream, "{}", reason.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_never_written_may_always_be_sent_again() {
+        let error = GatewayError::new(Reason::ConnectionTerminated);
+        assert_eq!(error.again(), Again::Idempotent);
+        assert_eq!(error.never_sent().again(), Again::Always);
+        let incomplete = GatewayError::new(Reason::HttpResponseIncomplete).never_sent();
+        assert_eq!(incomplete.again(), Again::No);
+    }
+}

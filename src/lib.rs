@@ -1,0 +1,12 @@
+//! Weir, a reverse-proxy gateway.
+#![allow(missing_docs)]
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod files;
+pub mod message;
+pub mod middleware;
+pub mod problem;
+pub mod telemetry;
+pub mod units;
+pub mod upstream;

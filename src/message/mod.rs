@@ -1,0 +1,24 @@
+//! What a request and a response are, here.
+//!
+//! [`Request`] and [`Response`] are the `http` types with our one [`Body`]. What a request is
+//! beside its head (who asks, over which connection, what became of it) is its [`Exchange`],
+//! carried in the request's extensions from `server/dispatch` to `upstream/send`.
+//!
+//! * `body`: the one body type, streaming by default
+//! * `exchange`: connection facts, request facts, notes for the log
+//! * `target`: one canonical path and host, decided once
+//! * `hop`: hop-by-hop fields, Via, Forwarded and X-Forwarded-*
+
+pub mod body;
+pub mod exchange;
+pub mod hop;
+pub mod target;
+
+pub use body::Body;
+pub use exchange::{Conn, Exchange};
+
+/// A request on its way up.
+pub type Request = http::Request<Body>;
+
+/// An answer on its way back.
+pub type Response = http::Response<Body>;

@@ -1,0 +1,618 @@
+//! The numbers of each thing that is counted, resolved before a request needs them.
+//!
+//! `plan/compile` takes a handle by name from [`Metrics`] (the same one as long as the name is in
+//! the plan, so that counts survive a reload) and a worker writes into its own block of it. No
+//! label is formatted and nothing is looked up by name while a request runs; `expose` walks these
+//! structures at scrape time and gives each number its name from `names`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use parking_lot::Mutex;
+
+use super::cells::{Cell, Gauge, Histogram, PerWorker};
+use crate::error::Reason;
+
+const US: u64 = 1_000;
+const MS: u64 = 1_000_000;
+
+/// `REQUEST` of CONVENTIONS: 0.5 ms to 10 s.
+pub const REQUEST: &[u64] = &[
+    500 * US,
+    MS,
+    2_500 * US,
+    5 * MS,
+    10 * MS,
+    25 * MS,
+    50 * MS,
+    100 * MS,
+    250 * MS,
+    500 * MS,
+    1_000 * MS,
+    2_500 * MS,
+    5_000 * MS,
+    10_000 * MS,
+];
+/// `WAIT`: 0.1 ms to 2.5 s.
+pub const WAIT: &[u64] = &[
+    100 * US,
+    250 * US,
+    500 * US,
+    MS,
+    2_500 * US,
+    5 * MS,
+    10 * MS,
+    25 * MS,
+    50 * MS,
+    100 * MS,
+    250 * MS,
+    500 * MS,
+    1_000 * MS,
+    2_500 * MS,
+];
+/// `LOOP`: 10 us to 250 ms.
+pub const LOOP: &[u64] = &[
+    10 * US,
+    25 * US,
+    50 * US,
+    100 * US,
+    250 * US,
+    500 * US,
+    MS,
+    2_500 * US,
+    5 * MS,
+    10 * MS,
+    25 * MS,
+    50 * MS,
+    100 * MS,
+    250 * MS,
+];
+
+/// Statuses that are counted exactly; any other counts as its class.
+pub const CODES: &[u16] = &[
+    101, 200, 201, 202, 203, 204, 205, 206, 207, 226, 300, 301, 302, 303, 304, 307, 308, 400, 401,
+    402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422,
+    423, 424, 425, 426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 507, 508, 511,
+];
+
+/// Methods that are counted by name; any other is `_OTHER`.
+pub const METHODS: &[&str] = &[
+    "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT",
+];
+
+/// Answers by status.
+#[derive(Debug)]
+pub struct Codes {
+    exact: Box<[Cell]>,
+    classes: [Cell; 5],
+}
+
+impl Default for Codes {
+    fn default() -> Self {
+        let exact = CODES.iter().map(|_| Cell::default()).collect();
+        Codes {
+            exact,
+            classes: Default::default(),
+        }
+    }
+}
+
+impl Codes {
+    /// Counts an answer.
+    #[inline]
+    pub fn inc(&self, status: StatusCode) {
+        self.inc_code(status.as_u16());
+    }
+
+    /// Counts a code that is no status of HTTP, such as 499.
+    pub fn inc_code(&self, code: u16) {
+        match CODES.binary_search(&code) {
+            Ok(at) => self.exact[at].inc(),
+            Err(_) => self.classes[usize::from((code / 100).clamp(1, 5)) - 1].inc(),
+        }
+    }
+
+    /// Every label that has counted something, with its count.
+    pub fn counts(&self) -> impl Iterator<Item = (String, u64)> {
+        let exact = CODES
+            .iter()
+            .zip(&self.exact)
+            .map(|(code, cell)| (code.to_string(), cell));
+        let classes = self
+            .classes
+            .iter()
+            .enumerate()
+            .map(|(i, c)| (format!("{}xx", i + 1), c));
+        exact
+            .chain(classes)
+            .map(|(label, cell)| (label, cell.get()))
+            .filter(|c| c.1 > 0)
+    }
+}
+
+/// A count for each [`Reason`].
+#[derive(Debug)]
+pub struct Reasons(Box<[Cell]>);
+
+impl Default for Reasons {
+    fn default() -> Self {
+        Reasons(Reason::ALL.iter().map(|_| Cell::default()).collect())
+    }
+}
+
+impl Reasons {
+    /// Counts one.
+    pub fn inc(&self, reason: Reason) {
+        self.0[reason.index()].inc();
+    }
+
+    /// How often.
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.0[reason.index()].get()
+    }
+}
+
+/// One block of a route's numbers.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.2")]
+pub struct RouteCells {
+    pub codes: Codes,
+    pub methods: [Cell; METHODS.len() + 1],
+    pub duration: Histogram,
+    pub first_byte: Histogram,
+    pub overhead: Histogram,
+    pub in_flight: Gauge,
+    pub request_bytes: Cell,
+    pub response_bytes: Cell,
+    pub errors: Reasons,
+}
+
+impl Default for RouteCells {
+    fn default() -> Self {
+        RouteCells {
+            codes: Codes::default(),
+            methods: Default::default(),
+            duration: Histogram::new(REQUEST),
+            first_byte: Histogram::new(REQUEST),
+            overhead: Histogram::new(LOOP),
+            in_flight: Gauge::default(),
+            request_bytes: Cell::default(),
+            response_bytes: Cell::default(),
+            errors: Reasons::default(),
+        }
+    }
+}
+
+impl RouteCells {
+    /// Counts a request's method.
+    #[inline]
+    pub fn method(&self, method: &Method) {
+        let at = METHODS
+            .iter()
+            .position(|m| *m == method.as_str())
+            .unwrap_or(METHODS.len());
+        self.methods[at].inc();
+    }
+}
+
+/// Why a pooled connection was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the labels of weir_pool_closes_total")]
+pub enum PoolClose {
+    Idle,
+    Age,
+    Peer,
+    Error,
+    Cap,
+    Drain,
+}
+
+impl PoolClose {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: &'static [(PoolClose, &'static str)] = &[
+        (PoolClose::Idle, "idle"),
+        (PoolClose::Age, "age"),
+        (PoolClose::Peer, "peer"),
+        (PoolClose::Error, "error"),
+        (PoolClose::Cap, "cap"),
+        (PoolClose::Drain, "drain"),
+    ];
+}
+
+/// Why no further try was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the labels of weir_retries_denied_total")]
+pub enum RetryDenied {
+    Budget,
+    Method,
+    Body,
+    Deadline,
+    Answered,
+    Attempts,
+}
+
+impl RetryDenied {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: &'static [(RetryDenied, &'static str)] = &[
+        (RetryDenied::Budget, "budget"),
+        (RetryDenied::Method, "method"),
+        (RetryDenied::Body, "body"),
+        (RetryDenied::Deadline, "deadline"),
+        (RetryDenied::Answered, "answered"),
+        (RetryDenied::Attempts, "attempts"),
+    ];
+}
+
+/// One block of an upstream's numbers.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.3")]
+pub struct UpstreamCells {
+    pub ok: Cell,
+    pub server_error: Cell,
+    pub cancelled: Cell,
+    pub failed: Reasons,
+    pub attempt_duration: Histogram,
+    pub connect: Histogram,
+    pub tls_handshake: Histogram,
+    pub in_flight: Gauge,
+    pub ejections: Cell,
+    pub checks_pass: Cell,
+    pub checks_fail: Cell,
+    pub checks_timeout: Cell,
+    pub pool_active: Gauge,
+    pub pool_idle: Gauge,
+    pub pool_connecting: Gauge,
+    pub checkouts_idle: Cell,
+    pub checkouts_shared: Cell,
+    pub checkouts_new: Cell,
+    pub pool_waiting: Gauge,
+    pub pool_wait: Histogram,
+    pub pool_closes: [Cell; PoolClose::ALL.len()],
+    pub retries_success: Cell,
+    pub retries_failure: Cell,
+    pub retries_denied: [Cell; RetryDenied::ALL.len()],
+}
+
+impl Default for UpstreamCells {
+    fn default() -> Self {
+        UpstreamCells {
+            ok: Cell::default(),
+            server_error: Cell::default(),
+            cancelled: Cell::default(),
+            failed: Reasons::default(),
+            attempt_duration: Histogram::new(REQUEST),
+            connect: Histogram::new(WAIT),
+            tls_handshake: Histogram::new(WAIT),
+            in_flight: Gauge::default(),
+            ejections: Cell::default(),
+            checks_pass: Cell::default(),
+            checks_fail: Cell::default(),
+            checks_timeout: Cell::default(),
+            pool_active: Gauge::default(),
+            pool_idle: Gauge::default(),
+            pool_connecting: Gauge::default(),
+            checkouts_idle: Cell::default(),
+            checkouts_shared: Cell::default(),
+            checkouts_new: Cell::default(),
+            pool_waiting: Gauge::default(),
+            pool_wait: Histogram::new(WAIT),
+            pool_closes: Default::default(),
+            retries_success: Cell::default(),
+            retries_failure: Cell::default(),
+            retries_denied: Default::default(),
+        }
+    }
+}
+
+/// Why a connection was refused before its first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the labels of weir_connections_refused_total")]
+pub enum Refused {
+    Cap,
+    Descriptors,
+    ProxyHeader,
+    DetectTimeout,
+    Tls,
+}
+
+impl Refused {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: &'static [(Refused, &'static str)] = &[
+        (Refused::Cap, "cap"),
+        (Refused::Descriptors, "descriptors"),
+        (Refused::ProxyHeader, "proxy_header"),
+        (Refused::DetectTimeout, "detect_timeout"),
+        (Refused::Tls, "tls"),
+    ];
+}
+
+/// A rule of HTTP that a client broke: one word for each check that refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the labels of weir_protocol_violations_total")]
+pub enum Violation {
+    Host,
+    Authority,
+    Target,
+    Path,
+    Framing,
+    TransferCoding,
+    Method,
+    Expect,
+    Upgrade,
+    Fields,
+    FieldSize,
+    Misdirected,
+    Body,
+    Parse,
+    Stall,
+    H2,
+}
+
+impl Violation {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: &'static [(Violation, &'static str)] = &[
+        (Violation::Host, "host"),
+        (Violation::Authority, "authority"),
+        (Violation::Target, "target"),
+        (Violation::Path, "path"),
+        (Violation::Framing, "framing"),
+        (Violation::TransferCoding, "transfer_coding"),
+        (Violation::Method, "method"),
+        (Violation::Expect, "expect"),
+        (Violation::Upgrade, "upgrade"),
+        (Violation::Fields, "fields"),
+        (Violation::FieldSize, "field_size"),
+        (Violation::Misdirected, "misdirected"),
+        (Violation::Body, "body"),
+        (Violation::Parse, "parse"),
+        (Violation::Stall, "stall"),
+        (Violation::H2, "h2"),
+    ];
+}
+
+/// One block of a listener's numbers.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.5")]
+pub struct ListenerCells {
+    pub connections: Gauge,
+    pub http1: Cell,
+    pub h2: Cell,
+    pub tunnels: Cell,
+    pub refused: [Cell; Refused::ALL.len()],
+    pub violations: [Cell; Violation::ALL.len()],
+    pub tls_handshake: Histogram,
+}
+
+impl Default for ListenerCells {
+    fn default() -> Self {
+        ListenerCells {
+            connections: Gauge::default(),
+            http1: Cell::default(),
+            h2: Cell::default(),
+            tunnels: Cell::default(),
+            refused: Default::default(),
+            violations: Default::default(),
+            tls_handshake: Histogram::new(WAIT),
+        }
+    }
+}
+
+/// A worker's own numbers.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.5")]
+pub struct WorkerCells {
+    pub connections: Gauge,
+    pub requests_in_flight: Gauge,
+    pub config_generation: Gauge,
+    pub accepts: Cell,
+    pub busy_nanos: Cell,
+    pub loop_lag: Histogram,
+    pub drain_aborted_requests: Cell,
+    pub drain_aborted_tunnels: Cell,
+}
+
+impl Default for WorkerCells {
+    fn default() -> Self {
+        WorkerCells {
+            connections: Gauge::default(),
+            requests_in_flight: Gauge::default(),
+            config_generation: Gauge::default(),
+            accepts: Cell::default(),
+            busy_nanos: Cell::default(),
+            loop_lag: Histogram::new(LOOP),
+            drain_aborted_requests: Cell::default(),
+            drain_aborted_tunnels: Cell::default(),
+        }
+    }
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the labels of weir_config_reloads_total")]
+pub enum ReloadOutcome {
+    Applied,
+    Unchanged,
+    Rejected,
+    NeedsRestart,
+}
+
+impl ReloadOutcome {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: &'static [(ReloadOutcome, &'static str)] = &[
+        (ReloadOutcome::Applied, "applied"),
+        (ReloadOutcome::Unchanged, "unchanged"),
+        (ReloadOutcome::Rejected, "rejected"),
+        (ReloadOutcome::NeedsRestart, "needs_restart"),
+    ];
+}
+
+/// What only the control thread counts.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.5")]
+pub struct ConfigCells {
+    pub reloads: [Cell; ReloadOutcome::ALL.len()],
+    pub generation: Gauge,
+    pub last_success: Gauge,
+    /// Unix seconds.
+    pub last_applied: Gauge,
+    pub plans: Gauge,
+    pub draining: Gauge,
+    /// The hash of the config in force, for `weir_config_info`.
+    pub hash: Mutex<String>,
+}
+
+/// The numbers of a route, a block for each worker.
+pub type RouteMetrics = PerWorker<RouteCells>;
+/// The numbers of an upstream.
+pub type UpstreamMetrics = PerWorker<UpstreamCells>;
+/// The numbers of a listener.
+pub type ListenerMetrics = PerWorker<ListenerCells>;
+
+/// All numbers of the process, by the names of the config.
+#[derive(Debug)]
+pub struct Metrics {
+    workers: usize,
+    routes: Mutex<BTreeMap<Arc<str>, Arc<RouteMetrics>>>,
+    upstreams: Mutex<BTreeMap<Arc<str>, Arc<UpstreamMetrics>>>,
+    listeners: Mutex<BTreeMap<Arc<str>, Arc<ListenerMetrics>>>,
+    /// A block for each worker (the last, the control thread's, stays at nothing).
+    pub worker: PerWorker<WorkerCells>,
+    /// Reloads and the plan in force.
+    pub config: ConfigCells,
+}
+
+impl Metrics {
+    /// For a process with this many workers.
+    pub fn new(workers: usize) -> Self {
+        Metrics {
+            workers,
+            routes: Mutex::default(),
+            upstreams: Mutex::default(),
+            listeners: Mutex::default(),
+            worker: PerWorker::new(workers, WorkerCells::default),
+            config: ConfigCells::default(),
+        }
+    }
+
+    /// How many workers have blocks.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The numbers of a route: the same ones as long as the name is kept.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        take(&self.routes, name, || {
+            PerWorker::new(self.workers, RouteCells::default)
+        })
+    }
+
+    /// The numbers of an upstream.
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
+        take(&self.upstreams, name, || {
+            PerWorker::new(self.workers, UpstreamCells::default)
+        })
+    }
+
+    /// The numbers of a listener.
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        take(&self.listeners, name, || {
+            PerWorker::new(self.workers, ListenerCells::default)
+        })
+    }
+
+    /// Forgets names that no plan has any more.
+    pub fn retain(
+        &self,
+        route: impl Fn(&str) -> bool,
+        upstream: impl Fn(&str) -> bool,
+        listener: impl Fn(&str) -> bool,
+    ) {
+        self.routes.lock().retain(|name, _| route(name));
+        self.upstreams.lock().retain(|name, _| upstream(name));
+        self.listeners.lock().retain(|name, _| listener(name));
+    }
+
+    /// All routes, in order of their names.
+    pub fn routes(&self) -> Vec<(Arc<str>, Arc<RouteMetrics>)> {
+        all(&self.routes)
+    }
+
+    /// All upstreams.
+    pub fn upstreams(&self) -> Vec<(Arc<str>, Arc<UpstreamMetrics>)> {
+        all(&self.upstreams)
+    }
+
+    /// All listeners.
+    pub fn listeners(&self) -> Vec<(Arc<str>, Arc<ListenerMetrics>)> {
+        all(&self.listeners)
+    }
+}
+
+type ByName<T> = Mutex<BTreeMap<Arc<str>, Arc<T>>>;
+
+fn take<T>(map: &ByName<T>, name: &str, new: impl FnOnce() -> T) -> Arc<T> {
+    let mut map = map.lock();
+    if let Some(found) = map.get(name) {
+        return found.clone();
+    }
+    map.entry(name.into())
+        .or_insert_with(|| Arc::new(new()))
+        .clone()
+}
+
+fn all<T>(map: &ByName<T>) -> Vec<(Arc<str>, Arc<T>)> {
+    map.lock()
+        .iter()
+        .map(|(name, cells)| (name.clone(), cells.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_that_is_not_listed_counts_as_its_class() {
+        let codes = Codes::default();
+        codes.inc_code(200);
+        codes.inc_code(299);
+        codes.inc_code(599);
+        let counts: Vec<_> = codes.counts().collect();
+        assert_eq!(
+            counts,
+            [("200".into(), 1), ("2xx".into(), 1), ("5xx".into(), 1)]
+        );
+    }
+
+    #[test]
+    fn the_tables_are_in_the_order_that_indexing_relies_on() {
+        assert!(CODES.is_sorted());
+        for (i, (close, _)) in PoolClose::ALL.iter().enumerate() {
+            assert_eq!(*close as usize, i);
+        }
+        for (i, (violation, _)) in Violation::ALL.iter().enumerate() {
+            assert_eq!(*violation as usize, i);
+        }
+    }
+
+    #[test]
+    fn a_name_keeps_its_numbers_until_it_is_forgotten() {
+        let metrics = Metrics::new(1);
+        metrics.route("a").of(0).codes.inc_code(200);
+        metrics.retain(|_| true, |_| true, |_| true);
+        assert_eq!(
+            metrics
+                .route("a")
+                .sum(|r| r.codes.counts().map(|c| c.1).sum::<u64>()),
+            1
+        );
+        metrics.retain(|_| false, |_| true, |_| true);
+        assert_eq!(
+            metrics
+                .route("a")
+                .sum(|r| r.codes.counts().map(|c| c.1).sum::<u64>()),
+            0
+        );
+    }
+}

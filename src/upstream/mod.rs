@@ -1,0 +1,2 @@
+//! How a request leaves.
+pub mod config;

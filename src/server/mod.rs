@@ -1,0 +1,3 @@
+//! placeholder: threads and sockets (helper "server").
+pub mod dispatch;
+pub mod worker;

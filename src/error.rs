@@ -10,7 +10,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 /// Any error, as a cause.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -263,6 +263,7 @@ pub struct GatewayError {
 struct More {
     source: Option<BoxError>,
     retry_after: Option<Duration>,
+    allow: Option<HeaderValue>,
     unsent: bool,
 }
 
@@ -286,6 +287,13 @@ impl GatewayError {
         self
     }
 
+    /// The methods that are allowed here, for the Allow field of a 405 (RFC 9110 15.5.6).
+    #[must_use]
+    pub fn with_allow(mut self, methods: HeaderValue) -> Self {
+        self.more().allow = Some(methods);
+        self
+    }
+
     /// Marks the request as provably never written to the upstream: any method may try again.
     #[must_use]
     pub fn never_sent(mut self) -> Self {
@@ -301,6 +309,11 @@ impl GatewayError {
     /// When the client may come back, if the refuser knows.
     pub fn retry_after(&self) -> Option<Duration> {
         self.more.as_ref().and_then(|m| m.retry_after)
+    }
+
+    /// The methods that are allowed, on a 405.
+    pub fn allow(&self) -> Option<&HeaderValue> {
+        self.more.as_ref().and_then(|m| m.allow.as_ref())
     }
 
     /// Whether another try is allowed; a request that was never written may always be sent again.

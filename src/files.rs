@@ -43,6 +43,11 @@ impl Files {
         None
     }
 
+    /// Whether a file reads the same in both.
+    pub fn same(&self, other: &Files, path: &str) -> bool {
+        self.0.get(path) == other.0.get(path)
+    }
+
     /// The paths as written, with what was read.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &Result<Bytes, String>)> {
         self.0.iter()

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::hop;
 use crate::error::{GatewayError, Reason, Side};
 
 /// A streaming body.
@@ -106,7 +107,7 @@ impl http_body::Body for Body {
             }
             Kind::Incoming(incoming, side) => {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                Poll::Ready(frame.map(|f| f.map_err(|e| broken(e, *side))))
+                Poll::Ready(frame.map(|f| f.map(scrub).map_err(|e| broken(e, *side))))
             }
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         }
@@ -140,6 +141,14 @@ impl fmt::Debug for Body {
             Kind::Boxed(_) => "Body(boxed)",
         })
     }
+}
+
+/// Takes out of a trailer section what must not come there.
+fn scrub(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        hop::scrub_trailers(trailers);
+    }
+    frame
 }
 
 /// What a receive error of hyper means: the client sent a body that cannot be read, or left; the

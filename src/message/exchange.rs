@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -21,6 +22,8 @@ pub struct Conn {
     pub listener: Arc<str>,
     /// The other end: of the socket, or as a trusted PROXY header says.
     pub peer: SocketAddr,
+    /// The address of the other end, as a field value.
+    pub peer_text: HeaderValue,
     /// Our end.
     pub local: SocketAddr,
     /// The peer is in `trusted_proxies`: its forwarding fields are believed.
@@ -30,6 +33,27 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// A connection from `peer`. IPv4 inside IPv6 counts as IPv4.
+    pub fn new(
+        listener: Arc<str>,
+        peer: SocketAddr,
+        local: SocketAddr,
+        trusted: bool,
+        tls: Option<TlsFacts>,
+    ) -> Self {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let peer_text = HeaderValue::from_str(&peer.ip().to_string());
+        let peer_text = peer_text.expect("an address is visible ASCII");
+        Conn {
+            listener,
+            peer,
+            peer_text,
+            local,
+            trusted,
+            tls,
+        }
+    }
+
     /// `"https"` on a TLS listener, else `"http"`.
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
@@ -56,6 +80,11 @@ pub struct Exchange {
     pub client: IpAddr,
     /// The request id: kept from a trusted peer, else made.
     pub id: HeaderValue,
+    /// The route's `timeout`: from the request's last byte to the response headers.
+    pub timeout: Duration,
+    received: AtomicU64,
+    uploading: AtomicBool,
+    uploaded: Mutex<Option<Instant>>,
     notes: Mutex<Notes>,
 }
 
@@ -76,12 +105,22 @@ pub struct Notes {
 
 impl Exchange {
     /// A new request.
-    pub fn new(conn: Arc<Conn>, started: Instant, client: IpAddr, id: HeaderValue) -> Self {
+    pub fn new(
+        conn: Arc<Conn>,
+        started: Instant,
+        client: IpAddr,
+        id: HeaderValue,
+        timeout: Duration,
+    ) -> Self {
         Exchange {
             conn,
             started,
             client,
             id,
+            timeout,
+            received: AtomicU64::new(0),
+            uploading: AtomicBool::new(false),
+            uploaded: Mutex::new(None),
             notes: Mutex::default(),
         }
     }
@@ -95,9 +134,45 @@ impl Exchange {
     pub fn notes(&self) -> Notes {
         self.notes.lock().clone()
     }
+
+    /// The request has a body that is still to come.
+    pub fn upload_begins(&self) {
+        self.uploading.store(true, Relaxed);
+    }
+
+    /// More of the request body has come.
+    pub fn upload_grows(&self, bytes: u64) {
+        self.received
+            .store(self.received.load(Relaxed) + bytes, Relaxed);
+    }
+
+    /// The last byte of the request body has come, or no more will be read.
+    pub fn upload_ends(&self, now: Instant) {
+        self.uploading.store(false, Relaxed);
+        *self.uploaded.lock() = Some(now);
+    }
+
+    /// Bytes of the request body so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    /// When the response headers are due; `None` while the request body is still coming, since
+    /// then the client's own pace counts (and its body timeout).
+    pub fn due(&self) -> Option<Instant> {
+        if self.uploading.load(Relaxed) {
+            return None;
+        }
+        Some(self.uploaded.lock().unwrap_or(self.started) + self.timeout)
+    }
 }
 
 /// The exchange of a request. `dispatch` puts one on every request it lets in.
 pub fn of<B>(request: &http::Request<B>) -> Option<&Arc<Exchange>> {
     request.extensions().get::<Arc<Exchange>>()
 }
+
+/// On a request that may leave HTTP: the protocol it asks for. Written by `upgrade`, read by
+/// `forward`, which makes the fields of the next hop.
+#[derive(Debug, Clone)]
+pub struct Upgrading(pub HeaderValue);

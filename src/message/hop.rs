@@ -1,1 +1,416 @@
+//! What an intermediary takes off a message and puts on it.
+//!
+//! Hop-by-hop fields go (RFC 9110 7.6.1): those by name, and those that Connection names, save
+//! for the ones a client has no business to strip (CVE-2024-45410 and its kin). Forwarding fields
+//! are ours: appended to for a trusted peer, replaced for any other. Names with `_` that some
+//! backends read as one of these are dropped. Framing is never copied: hyper makes it anew.
 
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// The client address, as appended hop by hop.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Fields beside `x-forwarded-*` and `x-request-id` that speak of the client and are believed
+/// only from a trusted peer.
+const IDENTITY: [&str; 4] = ["forwarded", "x-real-ip", "x-client-ip", "true-client-ip"];
+
+/// End-to-end fields that Connection cannot strip.
+const PROTECTED: [&str; 12] = [
+    "host",
+    "authorization",
+    "cookie",
+    "via",
+    "forwarded",
+    "x-real-ip",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "content-length",
+    "content-type",
+    "cache-control",
+];
+
+fn is_hop(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+            | header::TE
+            | header::TRAILER
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+    ) || *name == KEEP_ALIVE
+        || *name == PROXY_CONNECTION
+        || name.as_str() == "http2-settings"
+}
+
+/// A name that only repeats a field of framing or forwarding with `_` for `-`.
+fn is_look_alike(name: &str) -> bool {
+    if !name.contains('_') {
+        return false;
+    }
+    let plain = name.replace('_', "-");
+    plain.starts_with("x-forwarded-")
+        || plain == "transfer-encoding"
+        || IDENTITY.contains(&plain.as_str())
+        || PROTECTED.contains(&plain.as_str())
+}
+
+/// Takes the hop-by-hop fields off. `TE: trailers` stays, since gRPC needs it.
+pub fn strip(headers: &mut HeaderMap) {
+    let found = headers
+        .keys()
+        .any(|name| is_hop(name) || is_look_alike(name.as_str()));
+    if !found {
+        return;
+    }
+    let named = connection_options(headers);
+    let trailers = headers.get_all(header::TE).iter().any(accepts_trailers);
+    let drop: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_hop(name) || is_look_alike(name.as_str()) || named.contains(*name))
+        .cloned()
+        .collect();
+    for name in drop {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+fn accepts_trailers(te: &HeaderValue) -> bool {
+    te.to_str().is_ok_and(|te| {
+        te.split(',')
+            .any(|c| c.trim().eq_ignore_ascii_case("trailers"))
+    })
+}
+
+/// The fields that Connection names and that may be stripped at its word.
+fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|v| v.to_str().ok());
+    let tokens = values.flat_map(|v| v.split(',')).map(str::trim);
+    let strippable = |name: &HeaderName| {
+        let name = name.as_str();
+        !PROTECTED.contains(&name) && !name.starts_with("x-forwarded-")
+    };
+    tokens
+        .filter_map(|t| HeaderName::from_bytes(t.as_bytes()).ok())
+        .filter(strippable)
+        .collect()
+}
+
+/// Whether Connection holds this option, in any case.
+pub fn connection_has(headers: &HeaderMap, option: &str) -> bool {
+    let values = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|v| v.to_str().ok());
+    values
+        .flat_map(|v| v.split(','))
+        .any(|token| token.trim().eq_ignore_ascii_case(option))
+}
+
+/// Drops from a trailer section what must not come there (RFC 9110 6.5.1): framing, routing,
+/// authentication and forwarding.
+pub fn scrub_trailers(trailers: &mut HeaderMap) {
+    let bad = |name: &HeaderName| {
+        let text = name.as_str();
+        is_hop(name)
+            || is_look_alike(text)
+            || text.starts_with("x-forwarded-")
+            || IDENTITY.contains(&text)
+            || PROTECTED.contains(&text)
+            || matches!(
+                *name,
+                header::CONTENT_ENCODING
+                    | header::CONTENT_RANGE
+                    | header::SET_COOKIE
+                    | header::EXPECT
+                    | header::MAX_FORWARDS
+                    | header::RANGE
+                    | header::DATE
+                    | header::LOCATION
+                    | header::AGE
+                    | header::EXPIRES
+                    | header::VARY
+                    | header::WWW_AUTHENTICATE
+            )
+    };
+    let drop: Vec<HeaderName> = trailers.keys().filter(|name| bad(name)).cloned().collect();
+    for name in drop {
+        trailers.remove(name);
+    }
+}
+
+/// What is said of the client to the upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop<'a> {
+    /// Who sent us this request.
+    pub peer: SocketAddr,
+    /// The same, as a field value; made once a connection.
+    pub peer_text: &'a HeaderValue,
+    /// The peer's own forwarding fields are believed.
+    pub trusted: bool,
+    /// `"http"` or `"https"`.
+    pub scheme: &'static str,
+}
+
+/// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) in our name.
+pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>) {
+    if !hop.trusted {
+        drop_claims(headers);
+    }
+    append(headers, &X_FORWARDED_FOR, hop.peer_text);
+    let host = headers.get(header::HOST).cloned();
+    append(headers, &header::FORWARDED, &forwarded(hop, host.as_ref()));
+    headers
+        .entry(X_FORWARDED_PROTO)
+        .or_insert_with(|| HeaderValue::from_static(hop.scheme));
+    if let Some(host) = host {
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
+    }
+}
+
+/// Takes off what an untrusted peer says about itself.
+fn drop_claims(headers: &mut HeaderMap) {
+    let claim = |name: &str| {
+        (name.starts_with("x-") || name.starts_with('f') || name.starts_with('t'))
+            && (name.starts_with("x-forwarded-") || IDENTITY.contains(&name))
+    };
+    while let Some(name) = headers.keys().find(|name| claim(name.as_str())).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// Appends to the list in a field, keeping one line.
+fn append(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
+    let joined = join(headers, name, value);
+    headers.insert(name.clone(), joined.unwrap_or_else(|| value.clone()));
+}
+
+/// The members of all lines of a field and one more; `None` where there were none.
+fn join(headers: &HeaderMap, name: &HeaderName, last: &HeaderValue) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(name).iter().peekable();
+    lines.peek()?;
+    let mut joined = Vec::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        joined.extend_from_slice(line.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    joined.extend_from_slice(last.as_bytes());
+    HeaderValue::from_bytes(&joined).ok()
+}
+
+/// `for=192.0.2.1;proto=https;host=example.com`; IPv6 and ports in quotes (RFC 7239 6).
+fn forwarded(hop: Hop<'_>, host: Option<&HeaderValue>) -> HeaderValue {
+    let mut value = Vec::with_capacity(96);
+    value.extend_from_slice(b"for=");
+    match hop.peer.ip() {
+        IpAddr::V4(_) => value.extend_from_slice(hop.peer_text.as_bytes()),
+        IpAddr::V6(_) => {
+            value.extend_from_slice(b"\"[");
+            value.extend_from_slice(hop.peer_text.as_bytes());
+            value.extend_from_slice(b"]\"");
+        }
+    }
+    value.extend_from_slice(b";proto=");
+    value.extend_from_slice(hop.scheme.as_bytes());
+    if let Some(host) = host {
+        let quote = host.as_bytes().iter().any(|b| matches!(b, b':' | b'['));
+        value.extend_from_slice(if quote { b";host=\"" } else { b";host=" });
+        value.extend_from_slice(host.as_bytes());
+        value.extend_from_slice(if quote { b"\"" } else { b"" });
+    }
+    HeaderValue::from_bytes(&value).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+}
+
+/// How often our own name stands in Via; 8 times is a loop.
+pub fn via_count(headers: &HeaderMap, identity: &str) -> usize {
+    let values = headers
+        .get_all(header::VIA)
+        .iter()
+        .filter_map(|v| v.to_str().ok());
+    let members = values.flat_map(|v| v.split(','));
+    members
+        .filter(|m| m.split_ascii_whitespace().nth(1) == Some(identity))
+        .count()
+}
+
+/// The most addresses of X-Forwarded-For that are looked at, from the right.
+const MOST_HOPS: usize = 64;
+
+/// The client's address: the rightmost one that is not a trusted proxy's. An entry that is no
+/// address ends the search, since nothing to its left can be believed.
+pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
+    let mut client = peer;
+    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+    let entries = lines.iter().rev().filter_map(|line| line.to_str().ok());
+    let entries = entries.flat_map(|line| line.rsplit(','));
+    for entry in entries.filter(|e| !e.trim().is_empty()).take(MOST_HOPS) {
+        if !is_trusted(client) {
+            break;
+        }
+        match address(entry.trim()) {
+            Some(ip) => client = ip,
+            None => break,
+        }
+    }
+    client
+}
+
+/// An address with or without brackets, port and zone. IPv4 inside IPv6 is IPv4.
+fn address(text: &str) -> Option<IpAddr> {
+    let ip = match text.parse::<IpAddr>() {
+        Ok(ip) => ip,
+        Err(_) => {
+            let bare = text
+                .strip_prefix('[')
+                .and_then(|t| t.split_once(']'))
+                .map(|t| t.0);
+            let bare = bare.or_else(|| {
+                text.rsplit_once(':')
+                    .filter(|(host, _)| !host.contains(':'))
+                    .map(|t| t.0)
+            });
+            bare.unwrap_or(text).split('%').next()?.parse().ok()?
+        }
+    };
+    Some(ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
+    }
+
+    #[test]
+    fn what_connection_names_goes_but_not_what_a_client_may_not_strip() {
+        let mut headers = map(&[
+            (
+                "connection",
+                "close, X-Foo, x-forwarded-for, Authorization, host",
+            ),
+            ("x-foo", "1"),
+            ("x-forwarded-for", "9.9.9.9"),
+            ("authorization", "secret"),
+            ("host", "a"),
+            ("keep-alive", "5"),
+            ("te", "gzip, trailers"),
+            ("x_forwarded_for", "1"),
+            ("content_length", "5"),
+            ("my_field", "kept"),
+        ]);
+        strip(&mut headers);
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            ["authorization", "host", "my_field", "te", "x-forwarded-for"]
+        );
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    fn hop(trusted: bool, peer: &str, text: &HeaderValue, headers: &mut HeaderMap) {
+        let peer = SocketAddr::new(peer.parse().expect("an address"), 4711);
+        set_forwarded(
+            headers,
+            Hop {
+                peer,
+                peer_text: text,
+                trusted,
+                scheme: "https",
+            },
+        );
+    }
+
+    #[test]
+    fn an_untrusted_peer_cannot_say_who_it_is() {
+        let mut headers = map(&[
+            ("host", "a.test:8443"),
+            ("x-forwarded-for", "9.9.9.9"),
+            ("x-forwarded-port", "1"),
+            ("forwarded", "for=9.9.9.9"),
+            ("x-real-ip", "9.9.9.9"),
+        ]);
+        hop(
+            false,
+            "192.0.2.1",
+            &HeaderValue::from_static("192.0.2.1"),
+            &mut headers,
+        );
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "a.test:8443");
+        assert_eq!(
+            headers["forwarded"],
+            "for=192.0.2.1;proto=https;host=\"a.test:8443\""
+        );
+        assert!(!headers.contains_key("x-real-ip") && !headers.contains_key("x-forwarded-port"));
+    }
+
+    #[test]
+    fn a_trusted_peer_is_appended_to() {
+        let mut headers = map(&[
+            ("host", "a.test"),
+            ("x-forwarded-for", "9.9.9.9"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=9.9.9.9"),
+        ]);
+        hop(
+            true,
+            "2001:db8::1",
+            &HeaderValue::from_static("2001:db8::1"),
+            &mut headers,
+        );
+        assert_eq!(headers["x-forwarded-for"], "9.9.9.9, 2001:db8::1");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        let forwarded = "for=9.9.9.9, for=\"[2001:db8::1]\";proto=https;host=a.test";
+        assert_eq!(headers["forwarded"], forwarded);
+    }
+
+    #[test]
+    fn the_client_is_the_rightmost_address_that_is_not_trusted() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().expect("a net")];
+        let peer: IpAddr = "10.0.0.1".parse().expect("an address");
+        let client = |xff: &'static str| {
+            client_address(&map(&[("x-forwarded-for", xff)]), peer, &trusted).to_string()
+        };
+        assert_eq!(client("1.1.1.1, 2.2.2.2, 10.0.0.2"), "2.2.2.2");
+        assert_eq!(client("1.1.1.1, 2.2.2.2:99 ,, 10.0.0.2"), "2.2.2.2");
+        assert_eq!(client("[2001:db8::9]:80"), "2001:db8::9");
+        assert_eq!(client("fe80::1%eth0"), "fe80::1");
+        assert_eq!(client("::ffff:7.7.7.7"), "7.7.7.7");
+        assert_eq!(client("1.1.1.1, unknown"), "10.0.0.1");
+        let outsider = "3.3.3.3".parse().expect("an address");
+        let headers = map(&[("x-forwarded-for", "9.9.9.9")]);
+        assert_eq!(client_address(&headers, outsider, &trusted), outsider);
+    }
+
+    #[test]
+    fn our_own_name_in_via_is_counted() {
+        let headers = map(&[
+            ("via", "1.1 weir, 2 other"),
+            ("via", "1.1 weir (x), 1.1 weirdo"),
+        ]);
+        assert_eq!(via_count(&headers, "weir"), 2);
+    }
+}

@@ -1,6 +1,34 @@
 //! Rooms: each file is a config section, its layer, its service and their tests.
+//!
+//! The rules of a room: it imports the ground floor only (not another room, not `config`, not
+//! `plan`); its service takes a [`Request`](crate::message::Request), gives a
+//! [`Response`](crate::message::Response) and fails with a
+//! [`GatewayError`](crate::error::GatewayError); `poll_ready` is passed on and the innermost is
+//! always ready, so waiting is done inside `call`; parameters are `Copy` or behind one
+//! worker-local `Arc`. The order of the rooms is in `plan/stack` and nowhere else.
+//!
+//! * `request_id`: accept or mint an id; tracing fields
+//! * `observe`: count and time to the end of the body; the access log
+//! * `rescue`: an error becomes a response; a panic becomes an error
+//! * `headers`: the route's edits
+//! * `deadline`: time to response headers
+//! * `upgrade`: who may leave HTTP, and the join of both ends
+//! * `intake`: caps and timeout on the request body
+//! * `rewrite`: path and host before the upstream sees them
+//! * `forward`: what an intermediary takes off and puts on
+//! * `split`: a share for each upstream
+//! * `respond`, `redirect`, `refuse`: answers without an upstream
 
+pub mod deadline;
+pub mod forward;
 pub mod headers;
+pub mod intake;
+pub mod observe;
 pub mod redirect;
+pub mod refuse;
+pub mod request_id;
+pub mod rescue;
 pub mod respond;
 pub mod rewrite;
+pub mod split;
+pub mod upgrade;

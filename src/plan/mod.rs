@@ -4,19 +4,32 @@
 //! [`SharedPlan`] holds the only `ArcSwap` of the crate. A request sees one plan from its headers
 //! to its last byte. Live state that outlives a plan (endpoints, budgets, counters) hangs below
 //! it in `Arc`s that `compile` takes over from the plan before.
+//!
+//! * `compile`: (config, plan in force) to a plan, or problems
+//! * `router`, `pattern`: host and path to a route
+//! * `route`: what applies to a route's requests
+//! * `stack`: the order of the layers
+//! * `listener`: an address, ready to accept
 
+pub mod compile;
 pub mod listener;
+pub mod pattern;
+pub mod route;
+pub mod router;
+pub mod stack;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use ipnet::IpNet;
 
 use crate::config::Loaded;
 use crate::upstream::Upstream;
 use listener::ListenerPlan;
+use route::RoutePlan;
+use router::Router;
 
 /// One config, ready to run.
 pub struct Plan {
@@ -30,6 +43,12 @@ pub struct Plan {
     pub listeners: BTreeMap<Arc<str>, Arc<ListenerPlan>>,
     /// Upstreams by name.
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// Which route takes a request, as an index into `routes`.
+    pub router: Router,
+    /// Routes in file order.
+    pub routes: Vec<Arc<RoutePlan>>,
+    /// The route of requests that no route takes.
+    pub none: Arc<RoutePlan>,
     /// The config this was compiled from.
     pub loaded: Arc<Loaded>,
 }
@@ -57,8 +76,35 @@ impl SharedPlan {
         SharedPlan(ArcSwap::new(plan))
     }
 
-    /// The plan in force. For the control thread; workers keep a cache.
+    /// The plan in force. For the control thread; workers keep a [`PlanCache`].
     pub fn load(&self) -> Arc<Plan> {
         self.0.load_full()
+    }
+
+    /// Puts a new plan in force and gives back the old one, to be dropped off the request path.
+    pub fn swap(&self, plan: Arc<Plan>) -> Arc<Plan> {
+        self.0.swap(plan)
+    }
+}
+
+/// One worker's view of the plan in force: a load costs a comparison while nothing changes.
+pub struct PlanCache(Cache<Arc<SharedPlan>, Arc<Plan>>);
+
+impl PlanCache {
+    /// Of the plan that all share.
+    pub fn new(shared: Arc<SharedPlan>) -> Self {
+        PlanCache(Cache::new(shared))
+    }
+
+    /// The plan in force.
+    pub fn load(&mut self) -> &Arc<Plan> {
+        self.0.load()
+    }
+}
+
+impl std::ops::Deref for SharedPlan {
+    type Target = ArcSwap<Plan>;
+    fn deref(&self) -> &ArcSwap<Plan> {
+        &self.0
     }
 }

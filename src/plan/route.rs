@@ -1,0 +1,205 @@
+//! A route as run: what applies to a request that it takes, compiled.
+//!
+//! Shared by all workers and immutable; each worker makes a stack of its own from it (`stack`). A
+//! route whose section, inherited defaults, files and upstreams are the same as before keeps its
+//! very pointer over a reload, and with it every worker's stack.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{DefaultsConfig, Loaded, RouteConfig};
+use crate::middleware::headers::HeadersLayer;
+use crate::middleware::redirect::Redirect;
+use crate::middleware::respond::Respond;
+use crate::middleware::rewrite::RewriteLayer;
+use crate::problem::{Located, Problem, Problems};
+use crate::telemetry::handles::RouteMetrics;
+use crate::units::Time;
+use crate::upstream::Upstream;
+
+use super::pattern::Pattern;
+
+/// A route's `timeout` where neither it nor the defaults say.
+const TIMEOUT: Time = Time::secs(30);
+
+/// What applies to the requests of one route.
+pub struct RoutePlan {
+    /// Its name in the config.
+    pub id: Arc<str>,
+    /// Our name, in answers and Via.
+    pub identity: Arc<str>,
+    /// Its numbers.
+    pub metrics: Arc<RouteMetrics>,
+    /// Last byte of the request to response headers.
+    pub timeout: Duration,
+    /// The largest request body, in bytes.
+    pub max_body: Option<u64>,
+    /// Edits of fields.
+    pub headers: Option<HeadersLayer>,
+    /// Changes of path and host.
+    pub rewrite: Option<RewriteLayer>,
+    /// Protocols a connection may be upgraded to, lower case.
+    pub upgrade: Vec<String>,
+    /// Who answers.
+    pub action: Action,
+    /// The section with what it inherits, to tell whether a reload changes it.
+    config: Option<RouteConfig>,
+}
+
+/// Who answers.
+pub enum Action {
+    /// Weir, always the same.
+    Respond(Respond),
+    /// Somebody else, the client is told.
+    Redirect(Redirect),
+    /// Upstreams, each with its weight.
+    Forward(Vec<(u32, Arc<Upstream>)>),
+    /// Nobody: the route of requests that no route takes.
+    Refuse,
+}
+
+/// What a route is compiled with.
+pub struct Context<'a> {
+    /// The config and its files.
+    pub loaded: &'a Loaded,
+    /// Our name.
+    pub identity: &'a Arc<str>,
+    /// The upstreams of the new plan.
+    pub upstream: &'a dyn Fn(&str) -> Option<Arc<Upstream>>,
+    /// The numbers of a route, by its id.
+    pub metrics: &'a dyn Fn(&str) -> Arc<RouteMetrics>,
+}
+
+impl RoutePlan {
+    /// Compiles one section. Pushes every problem; `None` if there was any.
+    pub fn compile(
+        config: &RouteConfig,
+        context: &Context<'_>,
+        problems: &mut Problems,
+    ) -> Option<RoutePlan> {
+        let before = problems.len();
+        let config = inherit(config, &context.loaded.config.defaults);
+        let files = &context.loaded.files;
+        let headers = config.headers.as_ref().map(|h| h.layer(files, problems));
+        let rewrite = config.rewrite.as_ref().map(|r| r.value.layer(problems));
+        let action = Action::compile(&config, context, problems);
+        let upgrade = config
+            .upgrade
+            .iter()
+            .filter_map(|p| protocol(p, problems))
+            .collect();
+        if problems.len() > before {
+            return None;
+        }
+        Some(RoutePlan {
+            id: config.id.value.as_str().into(),
+            identity: context.identity.clone(),
+            metrics: (context.metrics)(&config.id.value),
+            timeout: config.timeout.as_ref().map_or(TIMEOUT, |t| t.value).0,
+            max_body: config.max_body.map(|size| size.0),
+            headers,
+            rewrite,
+            upgrade,
+            action: action?,
+            config: Some(config),
+        })
+    }
+
+    /// The route of requests that no route takes.
+    pub fn none(identity: &Arc<str>, metrics: Arc<RouteMetrics>) -> RoutePlan {
+        RoutePlan {
+            id: "_none".into(),
+            identity: identity.clone(),
+            metrics,
+            timeout: TIMEOUT.0,
+            max_body: None,
+            headers: None,
+            rewrite: None,
+            upgrade: Vec::new(),
+            action: Action::Refuse,
+            config: None,
+        }
+    }
+
+    /// Whether this does the same as `other`, so that `other` may go on in its place.
+    pub fn same_as(&self, other: &RoutePlan, files_changed: bool) -> bool {
+        let names_files = self.config.as_ref().is_some_and(|config| {
+            let respond = config.respond.as_ref().and_then(|r| r.file());
+            let headers = config.headers.as_ref().and_then(|h| h.files().next());
+            respond.or(headers).is_some()
+        });
+        self.config == other.config
+            && self.identity == other.identity
+            && !(files_changed && names_files)
+            && self.action.same_upstreams(&other.action)
+    }
+}
+
+/// The section with what it inherits filled in.
+fn inherit(route: &RouteConfig, defaults: &DefaultsConfig) -> RouteConfig {
+    let mut route = route.clone();
+    route.timeout = route.timeout.or_else(|| defaults.timeout.clone());
+    route.max_body = route.max_body.or(defaults.max_body);
+    route.headers = route.headers.or_else(|| defaults.headers.clone());
+    route
+}
+
+/// A protocol name (RFC 9110 7.8), lower case. `h2c` is no upgrade that a proxy may pass on.
+fn protocol(name: &Located<String>, problems: &mut Problems) -> Option<String> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&b);
+    let lower = name.value.to_ascii_lowercase();
+    if lower.is_empty() || !lower.bytes().all(token) || lower == "h2c" || lower.starts_with("http")
+    {
+        let problem = Problem::at(
+            &name.span,
+            format!("\"{}\" is no protocol to upgrade to", name.value),
+        );
+        problems.push(problem.help("such as \"websocket\""));
+        return None;
+    }
+    Some(lower)
+}
+
+impl Action {
+    fn compile(
+        config: &RouteConfig,
+        context: &Context<'_>,
+        problems: &mut Problems,
+    ) -> Option<Action> {
+        if let Some(respond) = &config.respond {
+            return respond
+                .compile(&context.loaded.files, problems)
+                .map(Action::Respond);
+        }
+        if let Some(redirect) = &config.redirect {
+            let path = config.matches.path.as_ref();
+            // A pattern that does not parse is the router's to report.
+            let pattern = path.and_then(|p| Pattern::parse(p, &mut Problems::new()));
+            let pattern = path.map_or(Some(Pattern::everything()), |_| pattern);
+            let prefix = pattern.and_then(|p| p.prefix());
+            return redirect
+                .compile(prefix.as_deref(), problems)
+                .map(Action::Redirect);
+        }
+        let single = config.upstream.iter().map(|name| (1, name));
+        let split = config.split.iter().flat_map(|s| &s.value);
+        let shares = single.chain(split.map(|share| (share.weight.value, &share.upstream)));
+        // A name that does not resolve is `config/check`'s to report.
+        let forward = shares.filter_map(|(w, name)| Some((w, (context.upstream)(&name.value)?)));
+        let forward: Vec<_> = forward.collect();
+        (!forward.is_empty()).then_some(Action::Forward(forward))
+    }
+
+    fn same_upstreams(&self, other: &Action) -> bool {
+        match (self, other) {
+            (Action::Forward(a), Action::Forward(b)) => {
+                let same = |(a, b): (&(u32, Arc<Upstream>), &(u32, Arc<Upstream>))| {
+                    a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1)
+                };
+                a.len() == b.len() && a.iter().zip(b).all(same)
+            }
+            (Action::Forward(_), _) | (_, Action::Forward(_)) => false,
+            _ => true,
+        }
+    }
+}

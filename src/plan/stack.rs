@@ -1,0 +1,141 @@
+//! THE ORDER OF THE LAYERS: the way of a request through a route, outermost first.
+//!
+//! Code decides the order and not config, since the order is what makes the answers right. A
+//! stack is made by each worker for itself, at a route's first request, from the shared
+//! [`RoutePlan`] and the worker's own [`Kit`]: whatever a layer holds behind an `Arc` is of this
+//! worker, so that the clone a request needs touches no cache line of another thread. The stack
+//! is boxed once, at the top.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceBuilder};
+
+use crate::chance::Chance;
+use crate::error::GatewayError;
+use crate::message::{Request, Response};
+use crate::middleware::deadline::DeadlineLayer;
+use crate::middleware::forward::{ForwardLayer, Signature};
+use crate::middleware::headers::HeadersLayer;
+use crate::middleware::intake::IntakeLayer;
+use crate::middleware::observe::{ObserveLayer, Observer};
+use crate::middleware::refuse::Refuse;
+use crate::middleware::request_id::RequestIdLayer;
+use crate::middleware::rescue::{RescueLayer, Voice};
+use crate::middleware::rewrite::RewriteLayer;
+use crate::middleware::split::Split;
+use crate::middleware::upgrade::{Gate, Tunnels, UpgradeLayer};
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::handles::Metrics;
+use crate::upstream::{Upstream, WorkerPools, client};
+
+use super::route::{Action, RoutePlan};
+
+/// A route's layers, bound to one worker.
+pub type Stack = BoxCloneSyncService<Request, Response, GatewayError>;
+
+/// What a worker lends to its stacks.
+pub struct Kit {
+    /// The worker's number: the block of cells it writes.
+    pub worker: usize,
+    /// All numbers.
+    pub metrics: Arc<Metrics>,
+    /// Its connections to upstreams.
+    pub pools: Arc<WorkerPools>,
+    /// Its chance.
+    pub chance: Arc<Chance>,
+    /// Its access log.
+    pub access: Option<AccessLog>,
+    /// Who joins upgraded connections.
+    pub tunnels: Arc<dyn Tunnels>,
+}
+
+/// The stack of a route, for one worker.
+pub fn build(route: &RoutePlan, kit: &Kit) -> Stack {
+    match &route.action {
+        Action::Respond(respond) => around(route, kit, respond.local()),
+        Action::Redirect(redirect) => around(route, kit, redirect.local()),
+        Action::Forward(shares) => around(route, kit, way_out(route, kit, shares)),
+        Action::Refuse => around(route, kit, Refuse),
+    }
+}
+
+/// What every route has, around the one who answers.
+fn around<S>(route: &RoutePlan, kit: &Kit, answerer: S) -> Stack
+where
+    S: Service<Request, Response = Response, Error = GatewayError> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    let stack = ServiceBuilder::new()
+        // everything below can name the request
+        .layer(RequestIdLayer)
+        // sees every answer, also made-up ones, to the last byte
+        .layer(ObserveLayer::new(observer(route, kit)))
+        // request edits are seen by every policy below, response edits reach answers of our own
+        .option_layer(route.headers.as_ref().map(HeadersLayer::local))
+        // below here failure is an error; above, it is a response
+        .layer(RescueLayer::new(voice(route, kit)))
+        // a body is capped and watched before anybody reads it
+        .layer(IntakeLayer {
+            max_body: route.max_body,
+        })
+        .service(answerer);
+    BoxCloneSyncService::new(stack)
+}
+
+/// The way to an upstream.
+fn way_out(
+    route: &RoutePlan,
+    kit: &Kit,
+    shares: &[(u32, Arc<Upstream>)],
+) -> impl Service<Request, Response = Response, Error = GatewayError, Future: Send + 'static>
++ Clone
++ Send
++ Sync
++ 'static {
+    let clients = shares
+        .iter()
+        .map(|(weight, up)| (*weight, client(up, &kit.pools)));
+    ServiceBuilder::new()
+        // covers all tries
+        .layer(DeadlineLayer)
+        // sees the client's own Connection and Upgrade, before they are taken off
+        .option_layer(gate(route, kit).map(UpgradeLayer::new))
+        // routing and policies saw the client's path; only the upstream sees another
+        .option_layer(route.rewrite.as_ref().map(RewriteLayer::local))
+        // right above the tries, so that each sends the same request
+        .layer(ForwardLayer::new(signature(route)))
+        // a request stays with its upstream; retries and the choice of an endpoint are inside
+        .service(Split::new(clients, kit.chance.clone()))
+}
+
+fn observer(route: &RoutePlan, kit: &Kit) -> Arc<Observer> {
+    Arc::new(Observer {
+        route: route.id.clone(),
+        metrics: route.metrics.clone(),
+        workers: kit.metrics.clone(),
+        worker: kit.worker,
+        access: kit.access.clone(),
+    })
+}
+
+fn voice(route: &RoutePlan, kit: &Kit) -> Arc<Voice> {
+    let server = HeaderValue::from_str(&route.identity);
+    Arc::new(Voice {
+        identity: route.identity.clone(),
+        server: server.expect("config/check admits only tokens as identity"),
+        chance: kit.chance.clone(),
+    })
+}
+
+fn signature(route: &RoutePlan) -> Arc<Signature> {
+    let signature = Signature::new(route.identity.clone());
+    Arc::new(signature.expect("config/check admits only tokens as identity"))
+}
+
+fn gate(route: &RoutePlan, kit: &Kit) -> Option<Arc<Gate>> {
+    let protocols = route.upgrade.clone();
+    let tunnels = kit.tunnels.clone();
+    (!protocols.is_empty()).then(|| Arc::new(Gate { protocols, tunnels }))
+}

@@ -9,8 +9,15 @@
 //! * `diff`: what a reload changes
 
 pub mod check;
+mod decode;
 pub mod diff;
+mod expand;
 pub mod load;
+mod merge;
+mod path;
+mod read;
+mod syntax;
+mod words;
 
 use std::collections::BTreeMap;
 

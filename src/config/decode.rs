@@ -93,6 +93,14 @@ impl Lost {
         }
     }
 
+    /// Takes the key `meant` for one that stood beside the last of these steps.
+    fn excuse(&mut self, root: &Node<'_>, steps: &[Step], meant: &str) {
+        let parents = steps.split_last().map_or(steps, |(_, parents)| parents);
+        if let Some(table) = path::get(root, parents) {
+            self.keys.insert((table.span().start, meant.to_owned()));
+        }
+    }
+
     /// Whether the key `field` stood in the table at these steps and was taken out.
     fn held(&self, root: &Node<'_>, steps: &[Step], field: &str) -> bool {
         let table = path::get(root, steps).map(Spanned::span);
@@ -134,6 +142,10 @@ pub(super) fn decode(
             .is_some_and(|field| lost.held(&root, &steps, field));
         if !follows {
             problems.push(words::problem(&error, &span, &steps));
+        }
+        // who wrote "adress" need not be told that "address" is missing
+        if let Some(meant) = words::meant_key(error.message()) {
+            lost.excuse(&root, &steps, meant);
         }
         lost.remove(&mut root, &steps);
     }

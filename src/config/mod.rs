@@ -69,6 +69,11 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
 }
 
+/// The JSON Schema of the config, for editors and for `weir schema`.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
+}
+
 impl Config {
     /// Every file that a section names.
     pub fn files(&self) -> Vec<&FileRef> {

@@ -42,6 +42,12 @@ pub(super) fn missing_key(message: &str) -> Option<&str> {
     message.strip_prefix("missing field `")?.strip_suffix('`')
 }
 
+/// The key that an unknown one was meant to be, if it is near enough to one.
+pub(super) fn meant_key(message: &str) -> Option<&str> {
+    let (key, known) = unlike(message, "unknown field `")?;
+    nearest(key, known)
+}
+
 /// The word that is not known, and those that are.
 fn unlike<'m>(message: &'m str, prefix: &str) -> Option<(&'m str, Vec<&'m str>)> {
     let (word, rest) = message.strip_prefix(prefix)?.split_once("`, ")?;

@@ -1,1 +1,299 @@
+//! What a reload changes, by name, and what it costs.
+//!
+//! Sections are compared as written, not by where they stand, and together with the files they
+//! name: a renewed certificate is a change of its listener. Secrets are compared and never shown.
+//! The result goes into the log line of a reload, into `/status` and to whoever compares two files.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Config, ListenerConfig, Loaded};
+use crate::files::{FileRef, Files};
+use crate::middleware::headers::HeadersConfig;
+use crate::middleware::respond::RespondConfig;
+use crate::upstream::config::UpstreamConfig;
+
+/// Everything that differs between two configs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Diff {
+    /// By listener name.
+    pub listeners: Changes,
+    /// By upstream name.
+    pub upstreams: Changes,
+    /// By route id.
+    pub routes: Changes,
+    /// Routes that both have stand in another order, which decides between equals.
+    pub reordered: bool,
+    /// Keys of `server`, `admin`, `log` and `defaults`, such as `"server.drain"`.
+    pub global: Vec<String>,
+}
+
+/// What differs among the sections of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// Names that only the new config has.
+    pub added: Vec<String>,
+    /// Names that only the old config has.
+    pub removed: Vec<String>,
+    /// Names that both have, with different content.
+    pub changed: Vec<Change>,
+}
+
+/// One section that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// Its name.
+    pub name: String,
+    /// The keys that differ.
+    pub keys: Vec<String>,
+    /// What state is lost by it, in words; empty: none.
+    pub resets: Vec<String>,
+}
+
+/// Compares the config in force with the one that is to follow it.
+pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
+    Diff {
+        listeners: changes(&listeners(old), &listeners(new), |name, keys| {
+            let pair = (
+                old.config.listeners.get(name),
+                new.config.listeners.get(name),
+            );
+            pair.0
+                .zip(pair.1)
+                .map_or(Vec::new(), |(a, b)| listener_resets(a, b, keys))
+        }),
+        upstreams: changes(&upstreams(old), &upstreams(new), |name, keys| {
+            let pair = (
+                old.config.upstreams.get(name),
+                new.config.upstreams.get(name),
+            );
+            pair.0
+                .zip(pair.1)
+                .map_or(Vec::new(), |(a, b)| upstream_resets(a, b, keys))
+        }),
+        routes: changes(&routes(old), &routes(new), |_, _| Vec::new()),
+        reordered: reordered(&old.config, &new.config),
+        global: differing(&global(old), &global(new)),
+    }
+}
+
+impl Diff {
+    /// Whether nothing differs that the gateway acts on.
+    pub fn is_empty(&self) -> bool {
+        *self == Diff::default()
+    }
+
+    /// The keys that differ and are read only at the start.
+    pub fn needs_restart(&self) -> Vec<String> {
+        let fixed = |key: &&String| {
+            *key == "server.workers" || key.starts_with("admin.") || key.starts_with("log.")
+        };
+        self.global.iter().filter(fixed).cloned().collect()
+    }
+}
+
+impl fmt::Display for Diff {
+    /// One line: `upstreams: +b -c ~a (endpoints; ...); routes: +x`, or `no change`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        let kinds = [
+            ("listeners", &self.listeners),
+            ("upstreams", &self.upstreams),
+            ("routes", &self.routes),
+        ];
+        for (kind, changes) in kinds {
+            if *changes != Changes::default() {
+                parts.push(format!("{kind}: {changes}"));
+            }
+        }
+        if self.reordered {
+            parts.push("routes in another order".to_owned());
+        }
+        if !self.global.is_empty() {
+            parts.push(self.global.join(", "));
+        }
+        if parts.is_empty() {
+            return f.write_str("no change");
+        }
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let added = self.added.iter().map(|name| format!("+{name}"));
+        let removed = self.removed.iter().map(|name| format!("-{name}"));
+        let changed = self.changed.iter().map(|change| format!("~{change}"));
+        let words: Vec<String> = added.chain(removed).chain(changed).collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}", self.name, self.keys.join(", "))?;
+        for reset in &self.resets {
+            write!(f, "; {reset}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// A section as its keys and their values.
+type Section = Map<String, Value>;
+
+fn section(value: &impl Serialize) -> Section {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(keys)) => keys,
+        _ => Section::new(),
+    }
+}
+
+/// Puts what the named files hold beside the key that names them, so that it is compared too.
+fn with_files<'a>(
+    section: &mut Section,
+    key: &str,
+    names: impl Iterator<Item = &'a FileRef>,
+    files: &Files,
+) {
+    let names: BTreeSet<&str> = names.map(|name| name.value.as_str()).collect();
+    let named = files
+        .iter()
+        .filter(|(path, _)| names.contains(path.as_str()));
+    let contents: Vec<String> = named.map(|(_, content)| format!("{content:?}")).collect();
+    if !contents.is_empty() {
+        let written = section.remove(key).unwrap_or_default();
+        section.insert(key.to_owned(), serde_json::json!([written, contents]));
+    }
+}
+
+fn listeners(loaded: &Loaded) -> BTreeMap<&str, Section> {
+    let named = loaded.config.listeners.iter().map(|(name, listener)| {
+        let mut keys = section(listener);
+        let files = listener.tls.iter().flat_map(|tls| tls.files());
+        with_files(&mut keys, "tls", files, &loaded.files);
+        (name.as_str(), keys)
+    });
+    named.collect()
+}
+
+fn upstreams(loaded: &Loaded) -> BTreeMap<&str, Section> {
+    let named = loaded.config.upstreams.iter().map(|(name, upstream)| {
+        let mut keys = section(upstream);
+        let files = upstream.tls.iter().flat_map(|tls| tls.files());
+        with_files(&mut keys, "tls", files, &loaded.files);
+        (name.as_str(), keys)
+    });
+    named.collect()
+}
+
+fn routes(loaded: &Loaded) -> BTreeMap<&str, Section> {
+    let named = loaded.config.routes.iter().map(|route| {
+        let mut keys = section(route);
+        let headers = route.headers.iter().flat_map(HeadersConfig::files);
+        with_files(&mut keys, "headers", headers, &loaded.files);
+        let body = route.respond.as_ref().and_then(RespondConfig::file);
+        with_files(&mut keys, "respond", body.into_iter(), &loaded.files);
+        (route.id.as_str(), keys)
+    });
+    named.collect()
+}
+
+/// The sections that stand once, key by key.
+fn global(loaded: &Loaded) -> Section {
+    let config = &loaded.config;
+    let mut defaults = section(&config.defaults);
+    let headers = config
+        .defaults
+        .headers
+        .iter()
+        .flat_map(HeadersConfig::files);
+    with_files(&mut defaults, "headers", headers, &loaded.files);
+    let sections = [
+        ("server", section(&config.server)),
+        ("admin", section(&config.admin)),
+        ("log", section(&config.log)),
+        ("defaults", defaults),
+    ];
+    let keys = sections.into_iter().flat_map(|(name, keys)| {
+        let full = move |(key, value)| (format!("{name}.{key}"), value);
+        keys.into_iter().map(full)
+    });
+    keys.collect()
+}
+
+fn differing(old: &Section, new: &Section) -> Vec<String> {
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let differ = keys
+        .into_iter()
+        .filter(|key| old.get(*key) != new.get(*key));
+    differ.cloned().collect()
+}
+
+fn changes(
+    old: &BTreeMap<&str, Section>,
+    new: &BTreeMap<&str, Section>,
+    resets: impl Fn(&str, &[String]) -> Vec<String>,
+) -> Changes {
+    let only = |a: &BTreeMap<&str, Section>, b: &BTreeMap<&str, Section>| {
+        let names = a.keys().filter(|name| !b.contains_key(*name));
+        names.map(|name| (*name).to_owned()).collect()
+    };
+    let both = old
+        .iter()
+        .filter_map(|(name, a)| Some((name, a, new.get(name)?)));
+    let changed = both.filter_map(|(name, a, b)| {
+        let keys = differing(a, b);
+        let resets = resets(name, &keys);
+        let name = (*name).to_owned();
+        (!keys.is_empty()).then_some(Change { name, keys, resets })
+    });
+    Changes {
+        added: only(new, old),
+        removed: only(old, new),
+        changed: changed.collect(),
+    }
+}
+
+fn listener_resets(old: &ListenerConfig, new: &ListenerConfig, keys: &[String]) -> Vec<String> {
+    let mut resets = Vec::new();
+    if old.address != new.address {
+        resets.push(format!("connections to {} drain", old.address.value));
+    } else if keys.iter().any(|key| key == "tls" || key == "protocols") {
+        resets.push("open connections keep what they agreed on".to_owned());
+    }
+    resets
+}
+
+fn upstream_resets(old: &UpstreamConfig, new: &UpstreamConfig, keys: &[String]) -> Vec<String> {
+    let mut resets = Vec::new();
+    if keys.iter().any(|key| key == "tls" || key == "protocol") {
+        resets.push("pooled connections are replaced".to_owned());
+    }
+    let kept: BTreeSet<&str> = new.endpoints.iter().map(|e| e.address.as_str()).collect();
+    let gone = old.endpoints.iter().map(|e| e.address.as_str());
+    for address in gone.filter(|address| !kept.contains(address)) {
+        resets.push(format!("connections to {address} drain"));
+    }
+    resets
+}
+
+/// Whether the routes that both have come in another order.
+fn reordered(old: &Config, new: &Config) -> bool {
+    let ids = |config: &Config| -> Vec<String> {
+        config
+            .routes
+            .iter()
+            .map(|route| route.id.value.clone())
+            .collect()
+    };
+    let (mut old, mut new) = (ids(old), ids(new));
+    let (in_old, in_new): (BTreeSet<_>, BTreeSet<_>) =
+        (old.iter().cloned().collect(), new.iter().cloned().collect());
+    old.retain(|id| in_new.contains(id));
+    new.retain(|id| in_old.contains(id));
+    old != new
+}

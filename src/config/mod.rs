@@ -9,8 +9,15 @@
 //! * `diff`: what a reload changes
 
 pub mod check;
+mod decode;
 pub mod diff;
+mod expand;
 pub mod load;
+mod merge;
+mod path;
+mod read;
+mod syntax;
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -60,6 +67,11 @@ pub struct Config {
     pub upstreams: BTreeMap<Located<String>, UpstreamConfig>,
     /// What matches, and what applies.
     pub routes: Vec<RouteConfig>,
+}
+
+/// The JSON Schema of the config, for editors and for `weir schema`.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
 }
 
 impl Config {

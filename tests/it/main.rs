@@ -1,1 +1,3 @@
+//! The one integration binary: the gateway by its front door.
 
+mod config;

@@ -1,0 +1,149 @@
+//! Files to text: the config files, what they include, and the files that sections name.
+//!
+//! Every read is capped, so that a wrong path (a log, a disk image) costs a message and not the
+//! memory. What is not UTF-8 text is refused with the place of the first fault, not guessed at.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::Config;
+use crate::files::Files;
+use crate::problem::{Located, Problem, Problems};
+
+/// The largest config file.
+const CONFIG_CAP: u64 = 8 << 20;
+/// The largest certificate, key or body.
+const FILE_CAP: u64 = 16 << 20;
+
+/// A config file as it is shown in problems, and what makes it unreadable.
+pub(super) struct Text {
+    /// The text; where it is not UTF-8, as near as it can be shown.
+    pub(super) shown: String,
+    /// Why it is not parsed.
+    pub(super) fault: Option<Fault>,
+}
+
+/// Why a file is no config.
+pub(super) struct Fault {
+    at: usize,
+    message: String,
+    help: Option<&'static str>,
+}
+
+impl Fault {
+    fn new(at: usize, message: impl Into<String>, help: Option<&'static str>) -> Self {
+        let message = message.into();
+        Fault { at, message, help }
+    }
+
+    /// At its place in a file whose first byte is at `base`.
+    pub(super) fn problem(&self, base: usize) -> Problem {
+        let at = base + self.at;
+        let problem = Problem::at(&(at..at + 1), self.message.clone());
+        self.help.iter().fold(problem, |p, help| p.help(*help))
+    }
+}
+
+impl Text {
+    /// Takes the bytes of a file as text.
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
+        match String::from_utf8(bytes) {
+            Ok(shown) => Text {
+                fault: text_fault(&shown),
+                shown,
+            },
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                Text {
+                    shown: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+                    fault: Some(Fault::new(at, "not UTF-8 text", None)),
+                }
+            }
+        }
+    }
+
+    fn too_large() -> Self {
+        let message = format!("larger than {} MiB: this is no config", CONFIG_CAP >> 20);
+        Text {
+            shown: String::new(),
+            fault: Some(Fault::new(0, message, None)),
+        }
+    }
+}
+
+fn text_fault(text: &str) -> Option<Fault> {
+    if text.starts_with('\u{feff}') {
+        let help = "save it as UTF-8 without one";
+        let message = "a byte order mark stands before the text";
+        return Some(Fault::new(0, message, Some(help)));
+    }
+    let at = text.find('\0')?;
+    Some(Fault::new(at, "a NUL byte: this is no text file", None))
+}
+
+/// Reads a config file; the error is why it cannot be read.
+pub(super) fn config(path: &Path) -> Result<Text, String> {
+    let bytes = capped(path, CONFIG_CAP).map_err(why)?;
+    Ok(bytes.map_or_else(Text::too_large, Text::from_bytes))
+}
+
+/// The files that an include pattern means, sorted. One without a wildcard must exist.
+pub(super) fn matching(
+    dir: &Path,
+    pattern: &Located<String>,
+    problems: &mut Problems,
+) -> Vec<PathBuf> {
+    let wild = pattern.value.contains(['*', '?', '[']);
+    if !wild {
+        return vec![dir.join(&pattern.value)];
+    }
+    let folder = glob::Pattern::escape(&dir.to_string_lossy());
+    let full = Path::new(&folder).join(&pattern.value);
+    match glob::glob(&full.to_string_lossy()) {
+        // glob yields paths in alphabetical order
+        Ok(paths) => paths
+            .filter_map(Result::ok)
+            .filter(|p| p.is_file())
+            .collect(),
+        Err(error) => {
+            let message = format!("not a glob pattern: {}", error.msg);
+            problems.push(Problem::at(&pattern.span, message));
+            Vec::new()
+        }
+    }
+}
+
+/// Reads every file that a section names.
+pub(super) fn named(dir: &Path, config: &Config) -> Files {
+    let mut files = Files::default();
+    for file in config.files() {
+        let content = match capped(&dir.join(&file.value), FILE_CAP) {
+            Ok(Some(bytes)) => Ok(Bytes::from(bytes)),
+            Ok(None) => Err(format!("larger than {} MiB", FILE_CAP >> 20)),
+            Err(error) => Err(why(error)),
+        };
+        files.insert(file.value.clone(), content);
+    }
+    files
+}
+
+/// The whole file, or `None` if it is larger than `cap`.
+fn capped(path: &Path, cap: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(cap + 1).read_to_end(&mut bytes)?;
+    let fits = u64::try_from(bytes.len()).is_ok_and(|len| len <= cap);
+    Ok(fits.then_some(bytes))
+}
+
+/// The reason in words, without the number of the error.
+fn why(error: io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        _ => error.to_string(),
+    }
+}

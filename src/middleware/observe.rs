@@ -19,9 +19,10 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::clock;
-use crate::error::{GatewayError, Reason, Side};
+use crate::error::{GatewayError, Reason};
 use crate::message::{Body, Exchange, Request, Response, exchange};
 use crate::telemetry::access::{AccessLog, Record};
+use crate::telemetry::trace::trace_id;
 use crate::telemetry::handles::{Metrics, RouteCells, RouteMetrics, WorkerCells};
 
 /// The code of a request whose client left before the response headers.
@@ -122,6 +123,7 @@ struct Asked {
     version: Version,
     host: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
 }
 
@@ -134,6 +136,7 @@ impl Asked {
             version: request.version(),
             host: field(header::HOST),
             user_agent: field(header::USER_AGENT),
+            referer: field(header::REFERER),
             traceparent: field(header::HeaderName::from_static("traceparent")),
         }
     }
@@ -196,19 +199,16 @@ impl Watch {
         };
         let notes = self.exchange.notes();
         let conn = &self.exchange.conn;
-        let ours = self.answer.is_some_and(|a| a.0.is_server_error())
-            && reason.is_some_and(|r| r.side() != Side::Client);
         log.log(&Record {
             route: &self.observer.route,
             method: self.asked.method.as_str(),
             scheme: conn.scheme(),
-            host: self.asked.host.as_ref().map(HeaderValue::as_bytes),
+            host: self.asked.host.as_ref().map_or(b"", HeaderValue::as_bytes),
             path: self.asked.uri.path().as_bytes(),
             query: self.asked.uri.query().map(str::as_bytes),
-            protocol: protocol(self.asked.version),
+            protocol: self.asked.version,
             status: self.answer.map_or(CLIENT_GONE, |a| a.0.as_u16()),
-            reason: reason.map(Reason::as_str),
-            always: ours,
+            reason,
             duration,
             first_byte: self.answer.map(|a| a.1),
             upstream: notes.upstream.as_deref(),
@@ -220,18 +220,10 @@ impl Watch {
             client: self.exchange.client,
             peer: conn.peer,
             user_agent: self.asked.user_agent.as_ref().map(HeaderValue::as_bytes),
+            referer: self.asked.referer.as_ref().map(HeaderValue::as_bytes),
             request_id: self.exchange.id.as_bytes(),
-            traceparent: self.asked.traceparent.as_ref().map(HeaderValue::as_bytes),
+            trace_id: self.asked.traceparent.as_ref().and_then(|t| trace_id(t.as_bytes())),
         });
-    }
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_11 => "HTTP/1.1",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP",
     }
 }
 

@@ -1,7 +1,36 @@
 //! What is counted and what is logged.
 //!
+//! * `names`: every metric once
 //! * `cells`: numbers with one writer
 //! * `handles`: the numbers of each route, upstream, listener and worker
+//! * `expose`, `openmetrics`: all numbers as text, at scrape time
+//! * `process`: the process as the kernel sees it
+//! * `estimate`: how many series a config can come to
+//! * `access`: one JSON line per request
+//! * `diagnostics`: what Weir says of itself, on stderr
+//! * `trace`: which trace context may be passed on
 
+pub mod access;
 pub mod cells;
+pub mod diagnostics;
+mod estimate;
+pub mod expose;
 pub mod handles;
+pub mod names;
+pub mod openmetrics;
+mod process;
+pub mod trace;
+
+pub use diagnostics::init;
+pub use estimate::series_estimate;
+
+/// What is running, for `weir_build_info`, `/status` and `weir version`.
+#[derive(Debug, Clone, Copy)]
+pub struct Build {
+    /// The version of the package.
+    pub version: &'static str,
+    /// The commit it was built from.
+    pub revision: &'static str,
+    /// The compiler.
+    pub rustc: &'static str,
+}

@@ -1,0 +1,266 @@
+//! What the admin address answers.
+//!
+//! One table of paths; each with the one method that it takes (HEAD counts as GET). Answers are
+//! whole and small, never cached, and say nothing to a browser that it could run. A POST that a
+//! foreign web page makes a browser send is refused.
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, ORIGIN,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+
+use super::{Context, ReloadOutcome, Scope, page};
+use crate::telemetry::openmetrics;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// The page styles itself and needs nothing else.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+type Answer = Response<Full<Bytes>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Metrics,
+    Healthz,
+    Readyz,
+    Status,
+    Config,
+    Reload,
+}
+
+const ENDPOINTS: &[(&str, Endpoint, Scope, &str)] = &[
+    (
+        "/metrics",
+        Endpoint::Metrics,
+        Scope::ScrapeOnly,
+        "Prometheus text, or OpenMetrics by Accept",
+    ),
+    (
+        "/healthz",
+        Endpoint::Healthz,
+        Scope::ScrapeOnly,
+        "200 while the process lives",
+    ),
+    (
+        "/readyz",
+        Endpoint::Readyz,
+        Scope::ScrapeOnly,
+        "200 while it takes traffic, else 503 and why",
+    ),
+    (
+        "/status",
+        Endpoint::Status,
+        Scope::Full,
+        "a page for people, or JSON by Accept",
+    ),
+    (
+        "/config",
+        Endpoint::Config,
+        Scope::Full,
+        "the config in force as JSON",
+    ),
+    (
+        "/reload",
+        Endpoint::Reload,
+        Scope::Full,
+        "reads the config again (POST)",
+    ),
+];
+
+impl Endpoint {
+    fn method(self) -> Method {
+        match self {
+            Endpoint::Reload => Method::POST,
+            Endpoint::Metrics
+            | Endpoint::Healthz
+            | Endpoint::Readyz
+            | Endpoint::Status
+            | Endpoint::Config => Method::GET,
+        }
+    }
+}
+
+/// The answer to a request. Its body is never read.
+pub(super) async fn answer<B>(request: Request<B>, scope: Scope, context: &dyn Context) -> Answer {
+    let (head, _) = request.into_parts();
+    let Some(endpoint) = find(head.uri.path(), scope) else {
+        return plain(StatusCode::NOT_FOUND, listing(scope));
+    };
+    let method = if head.method == Method::HEAD {
+        &Method::GET
+    } else {
+        &head.method
+    };
+    if *method != endpoint.method() {
+        return wrong_method(endpoint);
+    }
+    if *method == Method::POST && foreign(&head.headers) {
+        return plain(
+            StatusCode::FORBIDDEN,
+            "a web page of another site may not do this\n".into(),
+        );
+    }
+    match endpoint {
+        Endpoint::Metrics => metrics(&head.headers, context),
+        Endpoint::Healthz => plain(StatusCode::OK, "ok\n".into()),
+        Endpoint::Readyz => ready(context),
+        Endpoint::Status => status(&head.headers, context),
+        Endpoint::Config => pretty(StatusCode::OK, &context.config_json()),
+        Endpoint::Reload => reload(context).await,
+    }
+}
+
+fn served(
+    scope: Scope,
+) -> impl Iterator<Item = &'static (&'static str, Endpoint, Scope, &'static str)> {
+    ENDPOINTS
+        .iter()
+        .filter(move |e| scope == Scope::Full || e.2 == Scope::ScrapeOnly)
+}
+
+fn find(path: &str, scope: Scope) -> Option<Endpoint> {
+    served(scope).find(|e| e.0 == path).map(|e| e.1)
+}
+
+fn listing(scope: Scope) -> String {
+    let lines = served(scope).map(|(path, _, _, what)| format!("{path:<9} {what}\n"));
+    format!(
+        "There is nothing here. There is:\n\n{}",
+        lines.collect::<String>()
+    )
+}
+
+fn wrong_method(endpoint: Endpoint) -> Answer {
+    let allow = match endpoint.method() {
+        Method::POST => "POST",
+        _ => "GET, HEAD",
+    };
+    let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, format!("use {allow}\n"));
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
+    answer
+}
+
+fn metrics(headers: &HeaderMap, context: &dyn Context) -> Answer {
+    let asked = quality(headers, "application/openmetrics-text");
+    let openmetrics = asked > 0.0 && asked >= quality(headers, "text/plain");
+    let kind = if openmetrics {
+        openmetrics::CONTENT_TYPE
+    } else {
+        PROMETHEUS
+    };
+    respond(StatusCode::OK, kind, context.metrics_text(openmetrics))
+}
+
+fn ready(context: &dyn Context) -> Answer {
+    match context.ready() {
+        Ok(()) => plain(StatusCode::OK, "ready\n".into()),
+        Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+fn status(headers: &HeaderMap, context: &dyn Context) -> Answer {
+    let status = context.status();
+    let json = quality(headers, JSON);
+    if json > 0.0 && json >= quality(headers, "text/html") {
+        return pretty(StatusCode::OK, &status);
+    }
+    respond(StatusCode::OK, HTML, page::render(&status).into_bytes())
+}
+
+async fn reload(context: &dyn Context) -> Answer {
+    if context.draining() {
+        let refusal = json!({ "outcome": "refused", "message": "draining", "changes": [] });
+        return pretty(StatusCode::CONFLICT, &refusal);
+    }
+    let report = context.reload().await;
+    let status = match report.outcome {
+        ReloadOutcome::Applied | ReloadOutcome::Unchanged => StatusCode::OK,
+        ReloadOutcome::Rejected | ReloadOutcome::NeedsRestart => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    let said = json!({
+        "outcome": report.word(),
+        "message": report.message,
+        "changes": report.changes,
+    });
+    pretty(status, &said)
+}
+
+/// Whether a browser says that a page of another site sent this. Tools say nothing and may.
+fn foreign(headers: &HeaderMap) -> bool {
+    let text = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+    let site = text(HeaderName::from_static("sec-fetch-site"));
+    if site.is_some_and(|s| s != b"same-origin" && s != b"none") {
+        return true;
+    }
+    text(ORIGIN).is_some_and(|origin| {
+        let host = text(HOST).unwrap_or_default();
+        origin
+            .strip_prefix(b"http://")
+            .or(origin.strip_prefix(b"https://"))
+            != Some(host)
+    })
+}
+
+/// The weight that Accept gives a media type by its name (RFC 9110 12.5.1); 0 if it does not.
+/// Wildcards do not count: who names nothing gets the default.
+fn quality(headers: &HeaderMap, media: &str) -> f32 {
+    let fields = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|v| v.to_str().ok());
+    let weight = |range: &str| {
+        let mut parts = range.split(';').map(str::trim);
+        if !parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case(media))
+        {
+            return None;
+        }
+        let q = parts.find_map(|p| p.strip_prefix("q=").or(p.strip_prefix("Q=")));
+        Some(q.map_or(1.0, |q| q.parse().unwrap_or(0.0)))
+    };
+    fields
+        .flat_map(|f| f.split(','))
+        .filter_map(weight)
+        .fold(0.0, f32::max)
+}
+
+fn plain(status: StatusCode, text: String) -> Answer {
+    respond(status, TEXT, text.into_bytes())
+}
+
+fn pretty(status: StatusCode, value: &impl serde::Serialize) -> Answer {
+    match serde_json::to_vec_pretty(value) {
+        Ok(mut text) => {
+            text.push(b'\n');
+            respond(status, JSON, text)
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    for (name, value) in [
+        (CONTENT_TYPE, kind),
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+    ] {
+        answer
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}

@@ -1,0 +1,503 @@
+//! All numbers as Prometheus text, at scrape time, on the control thread.
+//!
+//! One custom `Collector` walks the cells with relaxed loads; the `prometheus` crate gives the
+//! registry and the text encoder, never a counter of the request path. What the cells do not hold
+//! (endpoint states, certificates) is asked of a [`Live`]. A histogram's count is the sum of its
+//! buckets, so the two can never disagree. Series whose labels the config gives are there from
+//! the start, with 0; those with `code`, `method`, `reason`, `result` or `kind` of violation
+//! appear at their first event.
+
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+use prometheus::{Registry, TextEncoder};
+
+use super::cells::{Cell, Gauge, Histogram, PerWorker};
+use super::handles::{
+    METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied, UpstreamCells, Violation,
+};
+use super::names::{self, Kind, Metric};
+use super::process::Process;
+use super::{Build, openmetrics};
+use crate::error::Reason;
+
+/// What is asked at scrape time because no cell holds it. Called on the control thread; must not
+/// block.
+pub trait Live: Send + Sync + 'static {
+    /// The upstreams of the plan in force.
+    fn upstreams(&self) -> Vec<LiveUpstream>;
+    /// The certificates of the plan in force.
+    fn certificates(&self) -> Vec<LiveCertificate>;
+    /// Lines written to the access log, and lines lost.
+    fn access_log(&self) -> (u64, u64);
+}
+
+/// The state of an upstream.
+#[derive(Debug, Clone, Default)]
+pub struct LiveUpstream {
+    /// Its name in the config.
+    pub name: Arc<str>,
+    /// Endpoints that get traffic.
+    pub healthy: usize,
+    /// Endpoints that fail their checks.
+    pub unhealthy: usize,
+    /// Endpoints that are out for failing requests.
+    pub ejected: usize,
+    /// Endpoints that only finish what they have.
+    pub draining: usize,
+    /// Too few are healthy, all are used.
+    pub panic: bool,
+    /// Share of the retry budget left, 0 to 1; `None` without retries.
+    pub retry_budget: Option<f64>,
+}
+
+/// When a certificate ends.
+#[derive(Debug, Clone)]
+pub struct LiveCertificate {
+    /// The listener that presents it.
+    pub listener: Arc<str>,
+    /// `cert` as written in the config.
+    pub certificate: String,
+    /// Unix seconds.
+    pub not_after: i64,
+}
+
+/// The two text forms of all numbers.
+pub struct Exposition(Registry);
+
+impl Exposition {
+    /// Over these cells and this live state.
+    pub fn new(metrics: Arc<Metrics>, live: Arc<dyn Live>, build: Build) -> Self {
+        let describe = |m: &Metric| {
+            let labels = m.labels.iter().map(|l| (*l).to_owned()).collect();
+            Desc::new(m.name.into(), m.help.into(), labels, Default::default())
+        };
+        let descs: Result<Vec<_>, _> = names::ALL.iter().map(describe).collect();
+        let scrape = Scrape {
+            descs: descs.expect("the names are a valid constant table"),
+            metrics,
+            live,
+            build,
+        };
+        let registry = Registry::new();
+        registry
+            .register(Box::new(scrape))
+            .expect("the only collector of a new registry");
+        Exposition(registry)
+    }
+
+    /// Prometheus text 0.0.4.
+    pub fn text(&self) -> Vec<u8> {
+        TextEncoder::new()
+            .encode_to_string(&self.0.gather())
+            .expect("writing to a string cannot fail, and no family is empty")
+            .into_bytes()
+    }
+
+    /// OpenMetrics 1.0.
+    pub fn openmetrics(&self) -> Vec<u8> {
+        openmetrics::encode(&self.0.gather()).into_bytes()
+    }
+}
+
+struct Scrape {
+    descs: Vec<Desc>,
+    metrics: Arc<Metrics>,
+    live: Arc<dyn Live>,
+    build: Build,
+}
+
+impl Collector for Scrape {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut out = Vec::with_capacity(names::ALL.len());
+        self.routes(&mut out);
+        self.upstreams(&mut out);
+        self.pools(&mut out);
+        self.live(&mut out);
+        self.listeners(&mut out);
+        self.config(&mut out);
+        self.workers(&mut out);
+        process(&mut out);
+        out
+    }
+}
+
+impl Scrape {
+    fn routes(&self, out: &mut Vec<MetricFamily>) {
+        let all = self.metrics.routes();
+        let mut codes = Family::new(&names::REQUESTS);
+        let mut methods = Family::new(&names::REQUESTS_BY_METHOD);
+        let mut errors = Family::new(&names::REQUEST_ERRORS);
+        for (name, cells) in &all {
+            let mut counts = std::collections::BTreeMap::new();
+            for (code, n) in cells.iter().flat_map(|c| c.codes.counts()) {
+                *counts.entry(code).or_insert(0) += n;
+            }
+            for (code, n) in counts {
+                codes.number(&[name, &code], n as f64);
+            }
+            for (at, method) in METHODS.iter().chain(&["_OTHER"]).enumerate() {
+                methods.seen(&[name, method], cells.sum(|c| c.methods[at].get()));
+            }
+            for reason in Reason::ALL {
+                let labels = [name, reason.side().as_str(), reason.as_str()];
+                errors.seen(&labels, cells.sum(|c| c.errors.get(*reason)));
+            }
+        }
+        out.extend([codes.done(), methods.done(), errors.done()]);
+        out.push(histograms(&names::REQUEST_DURATION, &all, |c| &c.duration));
+        out.push(histograms(&names::REQUEST_FIRST_BYTE, &all, |c| {
+            &c.first_byte
+        }));
+        out.push(histograms(&names::REQUEST_OVERHEAD, &all, |c| &c.overhead));
+        out.push(gauges(&names::REQUESTS_IN_FLIGHT, &all, |c| &c.in_flight));
+        out.push(counters(&names::REQUEST_BODY_BYTES, &all, |c| {
+            &c.request_bytes
+        }));
+        out.push(counters(&names::RESPONSE_BODY_BYTES, &all, |c| {
+            &c.response_bytes
+        }));
+    }
+
+    fn upstreams(&self, out: &mut Vec<MetricFamily>) {
+        let all = self.metrics.upstreams();
+        let mut attempts = Family::new(&names::UPSTREAM_ATTEMPTS);
+        let mut checks = Family::new(&names::UPSTREAM_HEALTH_CHECKS);
+        let mut denied = Family::new(&names::RETRIES_DENIED);
+        for (name, cells) in &all {
+            attempts.seen(&[name, "ok"], cells.sum(|c| c.ok.get()));
+            attempts.seen(&[name, "server_error"], cells.sum(|c| c.server_error.get()));
+            attempts.seen(&[name, "cancelled"], cells.sum(|c| c.cancelled.get()));
+            for reason in Reason::ALL {
+                let failed = cells.sum(|c| c.failed.get(*reason));
+                attempts.seen(&[name, reason.as_str()], failed);
+            }
+            checks.seen(&[name, "pass"], cells.sum(|c| c.checks_pass.get()));
+            checks.seen(&[name, "fail"], cells.sum(|c| c.checks_fail.get()));
+            checks.seen(&[name, "timeout"], cells.sum(|c| c.checks_timeout.get()));
+            for (why, word) in RetryDenied::ALL {
+                let count = cells.sum(|c| c.retries_denied[*why as usize].get());
+                denied.seen(&[name, word], count);
+            }
+        }
+        out.extend([attempts.done(), checks.done(), denied.done()]);
+        let by_outcome: Words<UpstreamCells, Cell> = &[
+            ("success", |c| &c.retries_success),
+            ("failure", |c| &c.retries_failure),
+        ];
+        out.push(counters_by(&names::RETRIES, &all, by_outcome));
+        out.push(histograms(&names::UPSTREAM_ATTEMPT_DURATION, &all, |c| {
+            &c.attempt_duration
+        }));
+        out.push(histograms(&names::UPSTREAM_CONNECT, &all, |c| &c.connect));
+        out.push(histograms(&names::UPSTREAM_TLS_HANDSHAKE, &all, |c| {
+            &c.tls_handshake
+        }));
+        out.push(gauges(&names::UPSTREAM_IN_FLIGHT, &all, |c| &c.in_flight));
+        out.push(counters(&names::UPSTREAM_EJECTIONS, &all, |c| &c.ejections));
+    }
+
+    fn pools(&self, out: &mut Vec<MetricFamily>) {
+        let all = self.metrics.upstreams();
+        let by_state: Words<UpstreamCells, Gauge> = &[
+            ("active", |c| &c.pool_active),
+            ("idle", |c| &c.pool_idle),
+            ("connecting", |c| &c.pool_connecting),
+        ];
+        let by_source: Words<UpstreamCells, Cell> = &[
+            ("idle", |c| &c.checkouts_idle),
+            ("shared", |c| &c.checkouts_shared),
+            ("new", |c| &c.checkouts_new),
+        ];
+        let mut connections = Family::new(&names::POOL_CONNECTIONS);
+        let mut closes = Family::new(&names::POOL_CLOSES);
+        for (name, cells) in &all {
+            for (state, gauge) in by_state {
+                connections.number(&[name, state], cells.sum(|c| gauge(c).get()) as f64);
+            }
+            for (why, word) in PoolClose::ALL {
+                let count = cells.sum(|c| c.pool_closes[*why as usize].get());
+                closes.seen(&[name, word], count);
+            }
+        }
+        out.extend([connections.done(), closes.done()]);
+        out.push(counters_by(&names::POOL_CHECKOUTS, &all, by_source));
+        out.push(gauges(&names::POOL_WAITING, &all, |c| &c.pool_waiting));
+        out.push(histograms(&names::POOL_WAIT, &all, |c| &c.pool_wait));
+    }
+
+    fn live(&self, out: &mut Vec<MetricFamily>) {
+        let mut endpoints = Family::new(&names::UPSTREAM_ENDPOINTS);
+        let mut panic = Family::new(&names::UPSTREAM_PANIC);
+        let mut budget = Family::new(&names::RETRY_BUDGET);
+        for upstream in self.live.upstreams() {
+            let name = &*upstream.name;
+            endpoints.number(&[name, "healthy"], upstream.healthy as f64);
+            endpoints.number(&[name, "unhealthy"], upstream.unhealthy as f64);
+            endpoints.number(&[name, "ejected"], upstream.ejected as f64);
+            endpoints.number(&[name, "draining"], upstream.draining as f64);
+            panic.number(&[name], f64::from(u8::from(upstream.panic)));
+            if let Some(left) = upstream.retry_budget {
+                budget.number(&[name], left);
+            }
+        }
+        let mut certificates = Family::new(&names::CERTIFICATE_NOT_AFTER);
+        for c in self.live.certificates() {
+            certificates.number(&[&c.listener, &c.certificate], c.not_after as f64);
+        }
+        let (lines, dropped) = self.live.access_log();
+        out.extend([
+            endpoints.done(),
+            panic.done(),
+            budget.done(),
+            certificates.done(),
+            single(&names::ACCESS_LOG_LINES, &[], lines as f64),
+            single(&names::ACCESS_LOG_DROPPED, &[], dropped as f64),
+        ]);
+    }
+
+    fn listeners(&self, out: &mut Vec<MetricFamily>) {
+        let all = self.metrics.listeners();
+        let mut refused = Family::new(&names::CONNECTIONS_REFUSED);
+        let mut violations = Family::new(&names::PROTOCOL_VIOLATIONS);
+        for (name, cells) in &all {
+            for (why, word) in Refused::ALL {
+                let count = cells.sum(|c| c.refused[*why as usize].get());
+                refused.seen(&[name, word], count);
+            }
+            for (rule, word) in Violation::ALL {
+                let count = cells.sum(|c| c.violations[*rule as usize].get());
+                violations.seen(&[name, word], count);
+            }
+        }
+        out.extend([refused.done(), violations.done()]);
+        out.push(gauges(&names::CONNECTIONS, &all, |c| &c.connections));
+        let protocols = counters_by(
+            &names::CONNECTIONS_TOTAL,
+            &all,
+            &[
+                ("http1", |c| &c.http1),
+                ("h2", |c| &c.h2),
+                ("tunnel", |c| &c.tunnels),
+            ],
+        );
+        out.push(protocols);
+        out.push(histograms(&names::TLS_HANDSHAKE, &all, |c| {
+            &c.tls_handshake
+        }));
+    }
+
+    fn config(&self, out: &mut Vec<MetricFamily>) {
+        let config = &self.metrics.config;
+        let mut reloads = Family::new(&names::CONFIG_RELOADS);
+        for (outcome, word) in ReloadOutcome::ALL {
+            reloads.number(&[word], config.reloads[*outcome as usize].get() as f64);
+        }
+        let hash = config.hash.lock().clone();
+        let Build {
+            version,
+            revision,
+            rustc,
+        } = self.build;
+        out.push(reloads.done());
+        out.push(single(&names::CONFIG_INFO, &[&hash], 1.0));
+        out.push(single(&names::BUILD_INFO, &[version, revision, rustc], 1.0));
+        for (metric, gauge) in [
+            (&names::CONFIG_GENERATION, &config.generation),
+            (&names::CONFIG_LAST_SUCCESS, &config.last_success),
+            (&names::CONFIG_LAST_APPLIED, &config.last_applied),
+            (&names::CONFIG_PLANS, &config.plans),
+            (&names::DRAINING, &config.draining),
+        ] {
+            out.push(single(metric, &[], gauge.get() as f64));
+        }
+    }
+
+    fn workers(&self, out: &mut Vec<MetricFamily>) {
+        let mut connections = Family::new(&names::WORKER_CONNECTIONS);
+        let mut in_flight = Family::new(&names::WORKER_REQUESTS_IN_FLIGHT);
+        let mut generation = Family::new(&names::WORKER_CONFIG_GENERATION);
+        let mut accepts = Family::new(&names::WORKER_ACCEPTS);
+        let mut busy = Family::new(&names::WORKER_BUSY);
+        let mut lag = Family::new(&names::WORKER_LOOP_LAG);
+        let all = &self.metrics.worker;
+        for (index, cells) in all.iter().take(self.metrics.workers()).enumerate() {
+            let label = index.to_string();
+            let worker = [label.as_str()];
+            connections.number(&worker, cells.connections.get() as f64);
+            in_flight.number(&worker, cells.requests_in_flight.get() as f64);
+            generation.number(&worker, cells.config_generation.get() as f64);
+            accepts.number(&worker, cells.accepts.get() as f64);
+            busy.number(&worker, seconds(cells.busy_nanos.get()));
+            lag.histogram(&worker, std::iter::once(&cells.loop_lag));
+        }
+        let mut aborted = Family::new(&names::DRAIN_ABORTED);
+        let requests: u64 = all.sum(|c| c.drain_aborted_requests.get());
+        let tunnels: u64 = all.sum(|c| c.drain_aborted_tunnels.get());
+        aborted.number(&["request"], requests as f64);
+        aborted.number(&["tunnel"], tunnels as f64);
+        let families = [connections, in_flight, generation, accepts, busy, lag];
+        out.extend(families.map(Family::done));
+        out.push(aborted.done());
+    }
+}
+
+fn process(out: &mut Vec<MetricFamily>) {
+    let process = Process::read();
+    for (metric, value) in [
+        (&names::PROCESS_CPU, process.cpu_seconds),
+        (&names::PROCESS_RESIDENT_MEMORY, process.resident_bytes),
+        (&names::PROCESS_VIRTUAL_MEMORY, process.virtual_bytes),
+        (&names::PROCESS_OPEN_FDS, process.open_fds),
+        (&names::PROCESS_MAX_FDS, process.max_fds),
+        (&names::PROCESS_THREADS, process.threads),
+        (&names::PROCESS_START_TIME, process.start_seconds),
+    ] {
+        out.extend(value.map(|value| single(metric, &[], value)));
+    }
+}
+
+/// Things of one kind with their blocks of cells, by name.
+type Named<T> = [(Arc<str>, Arc<PerWorker<T>>)];
+/// The words of a label, each with the number it stands for.
+type Words<'a, T, N> = &'a [(&'static str, fn(&T) -> &N)];
+
+fn counters<T>(metric: &Metric, all: &Named<T>, cell: fn(&T) -> &Cell) -> MetricFamily {
+    let mut family = Family::new(metric);
+    for (name, cells) in all {
+        family.number(&[name], cells.sum(|c| cell(c).get()) as f64);
+    }
+    family.done()
+}
+
+fn counters_by<T>(metric: &Metric, all: &Named<T>, words: Words<T, Cell>) -> MetricFamily {
+    let mut family = Family::new(metric);
+    for (name, cells) in all {
+        for (word, cell) in words {
+            family.number(&[name, word], cells.sum(|c| cell(c).get()) as f64);
+        }
+    }
+    family.done()
+}
+
+fn gauges<T>(metric: &Metric, all: &Named<T>, gauge: fn(&T) -> &Gauge) -> MetricFamily {
+    let mut family = Family::new(metric);
+    for (name, cells) in all {
+        family.number(&[name], cells.sum(|c| gauge(c).get()) as f64);
+    }
+    family.done()
+}
+
+fn histograms<T>(metric: &Metric, all: &Named<T>, pick: fn(&T) -> &Histogram) -> MetricFamily {
+    let mut family = Family::new(metric);
+    for (name, cells) in all {
+        family.histogram(&[name], cells.iter().map(pick));
+    }
+    family.done()
+}
+
+fn single(metric: &Metric, labels: &[&str], value: f64) -> MetricFamily {
+    let mut family = Family::new(metric);
+    family.number(labels, value);
+    family.done()
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+/// A metric and its series, being put together.
+struct Family<'a> {
+    metric: &'a Metric,
+    series: Vec<proto::Metric>,
+}
+
+impl<'a> Family<'a> {
+    fn new(metric: &'a Metric) -> Self {
+        let series = Vec::new();
+        Family { metric, series }
+    }
+
+    /// A series of a counter or a gauge.
+    fn number(&mut self, labels: &[&str], value: f64) {
+        let mut series = self.labelled(labels);
+        if self.metric.kind == Kind::Counter {
+            let mut counter = proto::Counter::default();
+            counter.set_value(value);
+            series.set_counter(counter);
+        } else {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(value);
+            series.set_gauge(gauge);
+        }
+        self.series.push(series);
+    }
+
+    /// A series that is there from its first event on.
+    fn seen(&mut self, labels: &[&str], count: u64) {
+        if count > 0 {
+            self.number(labels, count as f64);
+        }
+    }
+
+    /// A series of a histogram: the sum of these, which have the same bounds.
+    fn histogram<'h>(&mut self, labels: &[&str], blocks: impl Iterator<Item = &'h Histogram>) {
+        let mut bounds: &[u64] = &[];
+        let mut counts = Vec::new();
+        let mut sum = 0u64;
+        for block in blocks {
+            bounds = block.bounds();
+            counts.resize(bounds.len() + 1, 0);
+            block
+                .counts()
+                .zip(&mut counts)
+                .for_each(|(n, all)| *all += n);
+            sum = sum.wrapping_add(block.sum());
+        }
+        let mut below = 0u64;
+        let limits = bounds.iter().map(|b| seconds(*b)).chain([f64::INFINITY]);
+        let buckets = limits.zip(&counts).map(|(limit, count)| {
+            below += count;
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(limit);
+            bucket.set_cumulative_count(below);
+            bucket
+        });
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(below);
+        histogram.set_sample_sum(seconds(sum));
+        let mut series = self.labelled(labels);
+        series.set_histogram(histogram);
+        self.series.push(series);
+    }
+
+    fn labelled(&self, values: &[&str]) -> proto::Metric {
+        debug_assert_eq!(values.len(), self.metric.labels.len());
+        let pair = |(name, value): (&&str, &&str)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        };
+        proto::Metric::from_label(self.metric.labels.iter().zip(values).map(pair).collect())
+    }
+
+    fn done(self) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.metric.name.to_owned());
+        family.set_help(self.metric.help.to_owned());
+        family.set_field_type(match self.metric.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+            Kind::Histogram => MetricType::HISTOGRAM,
+        });
+        family.set_metric(self.series);
+        family
+    }
+}

@@ -10,6 +10,7 @@
 
 pub mod check;
 mod decode;
+pub mod describe;
 pub mod diff;
 mod expand;
 pub mod load;

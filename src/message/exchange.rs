@@ -176,3 +176,7 @@ pub fn of<B>(request: &http::Request<B>) -> Option<&Arc<Exchange>> {
 /// `forward`, which makes the fields of the next hop.
 #[derive(Debug, Clone)]
 pub struct Upgrading(pub HeaderValue);
+
+/// How long a client may pause within a body, as its listener says. On requests that have one.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyIdle(pub Duration);

@@ -19,6 +19,7 @@ use tower::{Layer, Service};
 
 use crate::clock;
 use crate::error::{GatewayError, Reason};
+use crate::message::exchange::BodyIdle;
 use crate::message::{Body, Exchange, Request, Response, exchange};
 
 /// Watches over request bodies.
@@ -44,11 +45,6 @@ pub struct Intake<S> {
     inner: S,
     max_body: Option<u64>,
 }
-
-/// How long a client may pause within a body, as its listener says; set by `server/dispatch` on
-/// requests that have a body.
-#[derive(Debug, Clone, Copy)]
-pub struct BodyIdle(pub Duration);
 
 impl<S> Service<Request> for Intake<S>
 where

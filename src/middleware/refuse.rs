@@ -6,7 +6,7 @@
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode, header};
 use tower::Service;
 
 use crate::error::{GatewayError, Reason};
@@ -15,9 +15,10 @@ use crate::message::{Request, Response};
 /// Why a request goes no further.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    /// The reason.
-    pub reason: Reason,
-    /// The methods that would do, with `method_not_allowed`.
+    /// The reason; `None` for `OPTIONS *`, which asks about the server itself (RFC 9110 9.3.7)
+    /// and is answered.
+    pub reason: Option<Reason>,
+    /// The methods that would do.
     pub allow: Option<HeaderValue>,
 }
 
@@ -35,17 +36,20 @@ impl Service<Request> for Refuse {
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let refusal = request.extensions_mut().remove::<Refusal>();
-        ready(Err(match refusal {
-            None => Reason::NoRoute.into(),
-            Some(Refusal {
-                reason,
-                allow: None,
-            }) => reason.into(),
-            Some(Refusal {
-                reason,
-                allow: Some(allow),
-            }) => GatewayError::new(reason).with_allow(allow),
-        }))
+        ready(match request.extensions_mut().remove::<Refusal>() {
+            None => Err(Reason::NoRoute.into()),
+            Some(Refusal { reason: Some(reason), allow: None }) => Err(reason.into()),
+            Some(Refusal { reason: Some(reason), allow: Some(allow) }) => {
+                Err(GatewayError::new(reason).with_allow(allow))
+            }
+            Some(Refusal { reason: None, allow }) => Ok(about_the_server(allow)),
+        })
     }
+}
+
+fn about_the_server(allow: Option<HeaderValue>) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    response
 }

@@ -1,29 +1,121 @@
 //! Per request: fresh plan, checks, route, stack.
+//!
+//! The service that hyper calls, one for each connection. A request that is refused here goes
+//! through the `_none` route, so that it is counted, logged and answered like any other. Nothing
+//! is awaited here: the future is the stack's own.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use http::HeaderValue;
+use http::request::Parts;
+use http_body::Body as _;
 use hyper::body::Incoming;
+use tower::ServiceExt;
 
-use crate::error::GatewayError;
-use crate::message::{Body, Conn, Response};
+use super::admit::{self, Refused};
+use super::guard::Verdict;
+use super::worker::{View, Worker};
+use crate::clock;
+use crate::error::{GatewayError, Reason};
+use crate::message::exchange::BodyIdle;
+use crate::message::{Body, Conn, Exchange, Request, Response, hop};
+use crate::middleware::refuse::Refusal;
+use crate::middleware::request_id;
 use crate::plan::listener::ListenerPlan;
-use crate::server::worker::Worker;
+use crate::plan::router::{Found, Question};
 
-/// Serves the requests of one connection: hyper's `Service`.
+/// What is allowed everywhere that TRACE and CONNECT are not.
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
+/// Serves the requests of one connection.
 pub struct Dispatch {
     worker: Arc<Worker>,
-    conn: Arc<Conn>,
     listener: Arc<ListenerPlan>,
+    conn: Arc<Conn>,
+    /// What the guard found in the bytes, on HTTP/1.
+    verdict: Option<Arc<Verdict>>,
+    /// Requests so far on this connection.
+    requests: AtomicU64,
+}
+
+/// Where a request goes.
+enum Way {
+    Route(usize),
+    Refused(Refusal),
 }
 
 impl Dispatch {
     /// For one client connection.
-    pub fn new(worker: Arc<Worker>, listener: Arc<ListenerPlan>, conn: Arc<Conn>) -> Self {
-        Dispatch {
-            worker,
-            conn,
-            listener,
+    pub fn new(
+        worker: Arc<Worker>,
+        listener: Arc<ListenerPlan>,
+        conn: Arc<Conn>,
+        verdict: Option<Arc<Verdict>>,
+    ) -> Self {
+        Dispatch { worker, listener, conn, verdict, requests: AtomicU64::new(0) }
+    }
+
+    fn way(&self, parts: &mut Parts, view: &View) -> Way {
+        match self.check().and_then(|()| admit::admit(parts, &self.conn, &self.listener)) {
+            Ok(_) if parts.uri.path() == "*" => refused(None, Some(ALLOW)),
+            Ok(host) => route(parts, &host, view),
+            Err((reason, violation)) => {
+                let cells = self.listener.metrics.of(self.worker.index);
+                cells.violations[violation as usize].inc();
+                let about_methods = reason == Reason::MethodNotAllowed;
+                refused(Some(reason), about_methods.then_some(ALLOW))
+            }
+        }
+    }
+
+    /// What the guard says of this request.
+    fn check(&self) -> Result<(), Refused> {
+        let ordinal = self.requests.load(Relaxed);
+        self.requests.store(ordinal + 1, Relaxed);
+        let found = self.verdict.as_ref().and_then(|verdict| verdict.check(ordinal));
+        found.map_or(Ok(()), |(violation, reason)| Err((reason, violation)))
+    }
+
+    fn exchange(&self, parts: &Parts, view: &View, way: &Way) -> Exchange {
+        let peer = self.conn.peer.ip();
+        let client = match self.conn.trusted {
+            true => hop::client_address(&parts.headers, peer, &view.plan.server.trusted),
+            false => peer,
+        };
+        let (trusted, chance) = (self.conn.trusted, &self.worker.chance);
+        let id = request_id::accept_or_mint(&parts.headers, trusted, chance, clock::wall());
+        let timeout = match way {
+            Way::Route(route) => view.plan.routes[*route].timeout,
+            Way::Refused(_) => view.plan.none.timeout,
+        };
+        Exchange::new(self.conn.clone(), clock::now(), client, id, timeout)
+    }
+}
+
+fn refused(reason: Option<Reason>, allow: Option<HeaderValue>) -> Way {
+    Way::Refused(Refusal { reason, allow })
+}
+
+fn route(parts: &Parts, host: &str, view: &View) -> Way {
+    let question = Question {
+        host,
+        path: parts.uri.path(),
+        query: parts.uri.query(),
+        method: &parts.method,
+        headers: &parts.headers,
+    };
+    match view.plan.router.find(question) {
+        Found::Route(route) => Way::Route(route),
+        Found::Nothing => refused(Some(Reason::NoRoute), None),
+        Found::Methods(methods) => {
+            let mut names: Vec<&str> = methods.iter().map(|m| m.as_str()).collect();
+            names.sort_unstable();
+            names.dedup();
+            let allow = HeaderValue::from_str(&names.join(", ")).ok();
+            refused(Some(Reason::MethodNotAllowed), allow)
         }
     }
 }
@@ -34,7 +126,21 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
     type Future = Pin<Box<dyn Future<Output = Result<Response, GatewayError>> + Send>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        let _ = (&self.worker, &self.conn, &self.listener, request);
-        Box::pin(async { Ok(Response::new(Body::empty())) })
+        let view = self.worker.view();
+        let (mut parts, body) = request.into_parts();
+        let way = self.way(&mut parts, &view);
+        let exchange = self.exchange(&parts, &view, &way);
+        parts.extensions.insert(Arc::new(exchange));
+        if !body.is_end_stream() {
+            parts.extensions.insert(BodyIdle(self.listener.limits.body_idle_timeout));
+        }
+        let stack = match way {
+            Way::Route(route) => self.worker.stack(&view, route),
+            Way::Refused(refusal) => {
+                parts.extensions.insert(refusal);
+                self.worker.refusal(&view)
+            }
+        };
+        Box::pin(stack.oneshot(Request::from_parts(parts, Body::from_client(body))))
     }
 }

@@ -1,29 +1,123 @@
 //! A worker's world: its view of the plan, its stacks, its pools.
-use std::sync::Arc;
+//!
+//! Everything here is used by one thread only, and shared among its tasks behind a worker-local
+//! `Arc`; locks are never contended and never held across an await. The view follows the plan in
+//! force: a request asks for it once and keeps it to its end. Stacks are made at a route's first
+//! request, so that a large reload stalls no worker, and stay while the route stays.
 
-use crate::plan::SharedPlan;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use foldhash::fast::FixedState;
+use parking_lot::Mutex;
+
+use crate::chance::Chance;
 use crate::plan::listener::ListenerPlan;
+use crate::plan::route::RoutePlan;
+use crate::plan::stack::{self, Kit, Stack};
+use crate::plan::{Plan, PlanCache, SharedPlan};
 use crate::telemetry::handles::Metrics;
 use crate::upstream::WorkerPools;
 
-/// What one worker thread owns. Shared by its tasks behind a worker-local `Arc`.
+/// What one worker thread owns.
 pub struct Worker {
     /// Its number, from 0: the block of cells it writes.
     pub index: usize,
-    /// The plan in force, for all.
-    pub shared: Arc<SharedPlan>,
     /// This worker's connections to upstreams.
     pub pools: Arc<WorkerPools>,
     /// All numbers.
     pub metrics: Arc<Metrics>,
+    /// Its chance.
+    pub chance: Arc<Chance>,
+    kit: Kit,
+    cache: Mutex<PlanCache>,
+    view: Mutex<Arc<View>>,
+}
+
+/// The plan in force as one worker runs it.
+pub struct View {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    stacks: Box<[OnceLock<Stack>]>,
+    none: OnceLock<Stack>,
 }
 
 impl Worker {
+    /// With what it lends to its stacks, over the plan that all share.
+    pub fn new(kit: Kit, shared: Arc<SharedPlan>) -> Self {
+        let view = View::new(shared.load(), None);
+        Worker {
+            index: kit.worker,
+            pools: kit.pools.clone(),
+            metrics: kit.metrics.clone(),
+            chance: kit.chance.clone(),
+            kit,
+            cache: Mutex::new(PlanCache::new(shared)),
+            view: Mutex::new(Arc::new(view)),
+        }
+    }
+
+    /// The plan in force, with this worker's stacks.
+    pub fn view(&self) -> Arc<View> {
+        let mut cache = self.cache.lock();
+        let plan = cache.load();
+        let mut view = self.view.lock();
+        if !Arc::ptr_eq(plan, &view.plan) {
+            *view = Arc::new(View::new(plan.clone(), Some(&view)));
+            let generation = i64::try_from(plan.generation).unwrap_or(i64::MAX);
+            self.metrics.worker.of(self.index).config_generation.set(generation);
+        }
+        view.clone()
+    }
+
+    /// This worker's stack of a route.
+    pub fn stack(&self, view: &View, route: usize) -> Stack {
+        let stack = view.stacks[route].get_or_init(|| self.build(&view.plan.routes[route]));
+        stack.clone()
+    }
+
+    /// This worker's stack for requests that no route takes.
+    pub fn refusal(&self, view: &View) -> Stack {
+        view.none.get_or_init(|| self.build(&view.plan.none)).clone()
+    }
+
+    fn build(&self, route: &RoutePlan) -> Stack {
+        stack::build(route, &self.kit)
+    }
+
     /// The listener of this name in the plan in force; `None` when a reload has removed it.
     pub fn listener(&self, name: &str) -> Option<Arc<ListenerPlan>> {
-        self.shared.load().listeners.get(name).cloned()
+        self.view().plan.listeners.get(name).cloned()
     }
 
     /// Looks at the plan in force, so that an idle worker does not hold an old one.
-    pub fn tick(&self) {}
+    pub fn tick(&self) {
+        drop(self.view());
+    }
+
+    /// Housekeeping, about once a second.
+    pub fn every_second(&self, now: Instant) {
+        let view = self.view();
+        self.pools.housekeep(now, |upstream| view.plan.upstreams.contains_key(upstream));
+        if let Some(access) = &self.kit.access {
+            access.flush();
+        }
+    }
+}
+
+impl View {
+    /// Of a plan, with the stacks of every route that is the same as in the view before.
+    fn new(plan: Arc<Plan>, before: Option<&View>) -> Self {
+        let kept: HashMap<*const RoutePlan, &OnceLock<Stack>, FixedState> = before
+            .iter()
+            .flat_map(|view| view.plan.routes.iter().zip(&view.stacks))
+            .map(|(route, stack)| (Arc::as_ptr(route), stack))
+            .collect();
+        let stack = |route| kept.get(&Arc::as_ptr(route)).map(|s| (*s).clone()).unwrap_or_default();
+        let stacks = plan.routes.iter().map(stack).collect();
+        let none = before.filter(|view| Arc::ptr_eq(&view.plan.none, &plan.none));
+        let none = none.map(|view| view.none.clone()).unwrap_or_default();
+        View { plan, stacks, none }
+    }
 }

@@ -1,0 +1,246 @@
+//! The running process as its operator sees it: metrics, readiness, status, config, reload.
+//!
+//! Answers for the admin address and for a scrape, on the control thread. Reads what the plan in
+//! force and the cells say; asks for a reload and never does one itself.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Instant, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admin::{self, ReloadOutcome, ReloadReport, Status, status};
+use crate::clock;
+use crate::config::describe;
+use crate::plan::SharedPlan;
+use crate::plan::listener::ListenerPlan;
+use crate::server::drain::{Phase, Signal};
+use crate::telemetry::access;
+use crate::telemetry::cells::{Cell, Gauge};
+use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveUpstream};
+use crate::telemetry::handles::{Metrics, RouteCells, UpstreamCells};
+use crate::upstream::Upstream;
+
+/// What the operator may ask.
+pub struct Control {
+    shared: Arc<SharedPlan>,
+    metrics: Arc<Metrics>,
+    exposition: Exposition,
+    drain: Signal,
+    ask: mpsc::Sender<oneshot::Sender<ReloadReport>>,
+    bound: Mutex<BTreeMap<Arc<str>, SocketAddr>>,
+    last: Mutex<Option<status::LastReload>>,
+    started: Instant,
+}
+
+impl Control {
+    /// Over what runs; reloads are asked for through `ask`.
+    pub fn new(
+        shared: Arc<SharedPlan>,
+        metrics: Arc<Metrics>,
+        access: Arc<access::Control>,
+        drain: Signal,
+        ask: mpsc::Sender<oneshot::Sender<ReloadReport>>,
+    ) -> Self {
+        let live = Arc::new(PlanLive { shared: shared.clone(), access });
+        let exposition = Exposition::new(metrics.clone(), live, crate::BUILD);
+        let started = clock::now();
+        let (bound, last) = (Mutex::default(), Mutex::default());
+        Control { shared, metrics, exposition, drain, ask, bound, last, started }
+    }
+
+    /// Where the listeners are bound now.
+    pub fn bound(&self, addresses: BTreeMap<Arc<str>, SocketAddr>) {
+        *self.bound.lock() = addresses;
+    }
+
+    /// Keeps how a reload went.
+    pub fn reloaded(&self, report: &ReloadReport) {
+        let at = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        *self.last.lock() = Some(status::LastReload {
+            at,
+            outcome: report.word().to_owned(),
+            message: report.message.clone(),
+            changes: report.changes.clone(),
+        });
+    }
+
+    fn listener(&self, plan: &ListenerPlan) -> status::Listener {
+        let bound = self.bound.lock().get(&plan.name).copied().unwrap_or(plan.address);
+        let protocols = [("http1", plan.http1), ("h2", plan.h2)];
+        let certificates = plan.tls.iter().flat_map(|tls| &tls.not_after);
+        status::Listener {
+            name: plan.name.to_string(),
+            address: bound.to_string(),
+            protocols: protocols.iter().filter(|p| p.1).map(|p| p.0.to_owned()).collect(),
+            tls: plan.tls.is_some(),
+            connections: plan.metrics.sum(|cells| cells.connections.get()),
+            connections_total: plan.metrics.sum(|cells| cells.http1.get() + cells.h2.get()),
+            certificates: certificates
+                .map(|(name, not_after)| status::Certificate {
+                    name: name.clone(),
+                    not_after: *not_after,
+                })
+                .collect(),
+        }
+    }
+
+    fn worker(&self, index: usize) -> status::Worker {
+        let cells = self.metrics.worker.of(index);
+        status::Worker {
+            index,
+            connections: cells.connections.get(),
+            in_flight: cells.requests_in_flight.get(),
+            generation: cells.config_generation.get(),
+            accepts: cells.accepts.get(),
+        }
+    }
+}
+
+fn upstream(upstream: &Upstream) -> status::Upstream {
+    let now = upstream.status(clock::now());
+    let sum = |number: fn(&UpstreamCells) -> u64| upstream.metrics().sum(number);
+    let failed = |cells: &UpstreamCells| {
+        crate::error::Reason::ALL.iter().map(|reason| cells.failed.get(*reason)).sum::<u64>()
+    };
+    let ok = sum(|cells| cells.ok.get());
+    let bad = sum(|cells| cells.server_error.get()) + upstream.metrics().sum(failed);
+    let endpoint = |e: &crate::upstream::EndpointStatus| status::Endpoint {
+        address: e.address.clone(),
+        name: e.name.clone(),
+        state: e.state.to_owned(),
+        weight: e.weight,
+        priority: e.priority,
+        zone: e.zone.clone(),
+        in_flight: e.in_flight,
+        note: e.note.clone(),
+    };
+    status::Upstream {
+        name: upstream.name.to_string(),
+        protocol: now.protocol.clone(),
+        balance: now.balance.clone(),
+        panic: now.panic,
+        in_flight: upstream.metrics().sum(|cells| cells.in_flight.get()),
+        attempts: ok + bad + sum(|cells| cells.cancelled.get()),
+        failures: bad,
+        retry_budget: now.retry_budget,
+        endpoints: now.endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+impl admin::Context for Control {
+    fn metrics_text(&self, openmetrics: bool) -> Vec<u8> {
+        if openmetrics { self.exposition.openmetrics() } else { self.exposition.text() }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.draining() { Err("draining".to_owned()) } else { Ok(()) }
+    }
+
+    fn draining(&self) -> bool {
+        self.drain.phase() != Phase::Running
+    }
+
+    fn status(&self) -> Status {
+        let plan = self.shared.load();
+        let routes = plan.loaded.config.routes.iter().zip(&plan.routes).map(|(config, route)| {
+            let codes = |cells: &RouteCells, wanted: fn(&str) -> bool| -> u64 {
+                cells.codes.counts().filter(|(code, _)| wanted(code)).map(|c| c.1).sum()
+            };
+            let errors = |cells: &RouteCells| {
+                let all = crate::error::Reason::ALL.iter();
+                all.map(|reason| cells.errors.get(*reason)).sum::<u64>()
+            };
+            status::Route {
+                id: route.id.to_string(),
+                matches: describe::matches(config),
+                target: describe::target(config),
+                in_flight: route.metrics.sum(|cells| Gauge::get(&cells.in_flight)),
+                requests: route.metrics.sum(|cells| codes(cells, |_| true)),
+                server_errors: route.metrics.sum(|cells| codes(cells, |c| c.starts_with('5'))),
+                errors: route.metrics.sum(errors),
+            }
+        });
+        Status {
+            version: crate::BUILD.version.to_owned(),
+            revision: crate::BUILD.revision.to_owned(),
+            uptime_seconds: (clock::now() - self.started).as_secs(),
+            state: self.ready().err().unwrap_or_else(|| "ready".to_owned()),
+            generation: plan.generation,
+            config_hash: format!("{:016x}", plan.hash),
+            plans: u64::try_from(self.metrics.config.plans.get()).unwrap_or(0),
+            last_reload: self.last.lock().clone(),
+            listeners: plan.listeners.values().map(|l| self.listener(l)).collect(),
+            routes: routes.collect(),
+            upstreams: plan.upstreams.values().map(|up| upstream(up)).collect(),
+            workers: (0..self.metrics.workers()).map(|index| self.worker(index)).collect(),
+        }
+    }
+
+    fn config_json(&self) -> serde_json::Value {
+        let plan = self.shared.load();
+        serde_json::to_value(&plan.loaded.config).unwrap_or_default()
+    }
+
+    fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>> {
+        let ask = self.ask.clone();
+        Box::pin(async move {
+            let (reply, report) = oneshot::channel();
+            let ended = || ReloadReport {
+                outcome: ReloadOutcome::Rejected,
+                message: "the process is ending".to_owned(),
+                changes: Vec::new(),
+            };
+            match ask.send(reply).await {
+                Ok(()) => report.await.unwrap_or_else(|_| ended()),
+                Err(_) => ended(),
+            }
+        })
+    }
+}
+
+/// What a scrape asks of the plan in force.
+struct PlanLive {
+    shared: Arc<SharedPlan>,
+    access: Arc<access::Control>,
+}
+
+impl Live for PlanLive {
+    fn upstreams(&self) -> Vec<LiveUpstream> {
+        let now = clock::now();
+        self.shared.load().upstreams.values().map(|upstream| {
+            let status = upstream.status(now);
+            let count = |state| status.endpoints.iter().filter(|e| e.state == state).count();
+            LiveUpstream {
+                name: upstream.name.clone(),
+                healthy: count("healthy"),
+                unhealthy: count("unhealthy"),
+                ejected: count("ejected"),
+                draining: count("draining"),
+                panic: status.panic,
+                retry_budget: status.retry_budget,
+            }
+        }).collect()
+    }
+
+    fn certificates(&self) -> Vec<LiveCertificate> {
+        let plan = self.shared.load();
+        let all = plan.listeners.values().flat_map(|listener| {
+            let certificates = listener.tls.iter().flat_map(|tls| &tls.not_after);
+            certificates.map(|(certificate, not_after)| LiveCertificate {
+                listener: listener.name.clone(),
+                certificate: certificate.clone(),
+                not_after: *not_after,
+            })
+        });
+        all.collect()
+    }
+
+    fn access_log(&self) -> (u64, u64) {
+        self.access.counts()
+    }
+}

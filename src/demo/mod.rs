@@ -1,0 +1,61 @@
+//! `weir demo`: the gateway before three origins of its own, in one process, with nothing to
+//! configure and nothing to install.
+//!
+//! The config is `demo.toml` beside this file, an ordinary one; only the ports come from here. The
+//! origins run on the control thread. Prints what to try, then serves until it is told to stop.
+
+mod origins;
+
+use std::path::Path;
+
+use crate::config::load;
+use crate::run::{self, Source};
+
+const CONFIG: &str = include_str!("demo.toml");
+
+/// Serves on `port` and the next one, until a signal.
+pub fn run(port: u16) -> anyhow::Result<()> {
+    let admin = port.checked_add(1).filter(|_| port > 0);
+    let admin = admin.ok_or_else(|| anyhow::anyhow!("the port must be from 1 to 65534"))?;
+    let origins = origins::Origins::bind()?;
+    let variables = [
+        ("PORT", port.to_string()),
+        ("ADMIN_PORT", admin.to_string()),
+        ("STEADY", origins.steady.to_string()),
+        ("FLAKY", origins.flaky.to_string()),
+        ("SLOW", origins.slow.to_string()),
+        ("DOWN", origins.down.to_string()),
+    ];
+    let source = Source::Fixed(Box::new(move || {
+        let env = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone())
+        };
+        load::load_text("demo.toml", CONFIG, Path::new("."), &env)
+    }));
+    let hello = move || println!("{}", what_to_try(port, admin));
+    run::serve(source, None, async move { origins.serve().await }, hello)
+}
+
+fn what_to_try(port: u16, admin: u16) -> String {
+    format!(
+        "Weir is serving on http://127.0.0.1:{port}. Try:
+
+  curl -i http://127.0.0.1:{port}/hello          a healthy origin; see x-request-id, x-served-by, and
+                                             in the body what the origin was told of you
+  curl -i http://127.0.0.1:{port}/flaky          an origin that fails a third of its requests, and
+                                             drops some: the retries hide it
+  curl -i http://127.0.0.1:{port}/slow           an origin that takes 2 s, on a route that allows 0.5:
+                                             504 with the reason in Proxy-Status
+  curl -i http://127.0.0.1:{port}/pair           two endpoints, one of them down: you do not notice
+  curl -i http://127.0.0.1:{port}/shop/cup       rewritten to /store/cup; a tenth goes to the slow one
+  curl -i http://127.0.0.1:{port}/old/x          a redirect
+  curl -i http://127.0.0.1:{port}/nowhere        no route: 404, as JSON if you ask for it with
+                                             -H 'accept: application/json'
+  curl --http2-prior-knowledge http://127.0.0.1:{port}/ping
+
+  http://127.0.0.1:{admin}/status             what is going on, as a page
+  http://127.0.0.1:{admin}/metrics            the same, for Prometheus
+
+Ctrl-C stops it."
+    )
+}

@@ -1,0 +1,255 @@
+//! The path of a reload, top to bottom: watch, load, check, compile, diff, bind, swap, tick,
+//! retire.
+//!
+//! All or nothing: a failure at any step says why and leaves everything as it was. What has not
+//! changed keeps its state, since `plan/compile` takes it over from the plan in force. Runs on
+//! the control thread, off the request path; old plans are dropped here and nowhere else.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+
+use crate::admin::{ReloadOutcome, ReloadReport};
+use crate::clock;
+use crate::config::diff::{Diff, diff};
+use crate::config::load::{self, Invalid};
+use crate::config::{Config, Loaded};
+use crate::plan::{Plan, SharedPlan, compile};
+use crate::problem::{Problems, Sources};
+use crate::server::Server;
+use crate::telemetry::access;
+use crate::telemetry::diagnostics::Diagnostics;
+use crate::telemetry::handles::Metrics;
+use crate::upstream::Upstream;
+
+/// Where the config comes from.
+pub enum Source {
+    /// A file and what it includes.
+    File(PathBuf),
+    /// A text of our own.
+    Fixed(Box<dyn Fn() -> Result<Loaded, Invalid> + Send + Sync>),
+}
+
+impl Source {
+    /// Reads and checks it.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every problem.
+    pub fn load(&self) -> Result<Loaded, Invalid> {
+        match self {
+            Source::File(path) => load::load(path),
+            Source::Fixed(load) => load(),
+        }
+    }
+
+    /// The file, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Source::File(path) => Some(path),
+            Source::Fixed(_) => None,
+        }
+    }
+}
+
+/// Why a reload is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody asked: SIGHUP or POST /reload. The outcome is always told.
+    Asked,
+    /// The files may have changed. Only news is told.
+    Noticed,
+}
+
+/// What a reload works on.
+pub struct Reload {
+    /// Where the config comes from.
+    pub source: Source,
+    /// The plan in force.
+    pub shared: Arc<SharedPlan>,
+    /// All numbers.
+    pub metrics: Arc<Metrics>,
+    /// Sockets and workers.
+    pub server: Server,
+    /// The access log.
+    pub access: Arc<access::Control>,
+    /// The log level.
+    pub diagnostics: Option<Diagnostics>,
+    keepers: Keepers,
+    retired: Vec<Arc<Plan>>,
+    /// What the last refusal said, so that a file that stays bad is told once.
+    refused: Option<String>,
+}
+
+impl Reload {
+    /// Over a running server; starts the housekeeping of the first plan's upstreams.
+    pub fn new(
+        source: Source,
+        shared: Arc<SharedPlan>,
+        metrics: Arc<Metrics>,
+        server: Server,
+        access: Arc<access::Control>,
+        diagnostics: Option<Diagnostics>,
+    ) -> Self {
+        let mut keepers = Keepers::default();
+        let plan = shared.load();
+        keepers.follow(&plan);
+        applied(&metrics, &plan);
+        let retired = Vec::new();
+        Reload { source, shared, metrics, server, access, diagnostics, keepers, retired, refused: None }
+    }
+
+    /// The files of the config in force and those it names: what is worth watching.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Some(top) = self.source.path() else { return Vec::new() };
+        let loaded = self.shared.load().loaded.clone();
+        let folder = top.parent().unwrap_or(Path::new(""));
+        let named = loaded.files.iter().map(|(path, _)| folder.join(path));
+        let patterns = loaded.config.include.iter().map(|pattern| folder.join(&pattern.value));
+        let read = loaded.sources.paths().map(Path::to_path_buf);
+        read.chain(named).chain(patterns).chain([top.to_path_buf()]).collect()
+    }
+
+    /// One reload. `None` where nothing is new and nobody asked.
+    pub fn once(&mut self, cause: Cause) -> Option<ReloadReport> {
+        self.drop_retired();
+        let report = match self.attempt() {
+            Ok(report) => report,
+            Err(report) => report,
+        };
+        let refusal = (report.outcome == ReloadOutcome::Rejected
+            || report.outcome == ReloadOutcome::NeedsRestart)
+            .then(|| report.message.clone());
+        let old_news = report.outcome == ReloadOutcome::Unchanged
+            || (refusal.is_some() && refusal == self.refused);
+        self.refused = refusal;
+        if cause == Cause::Noticed && old_news {
+            return None;
+        }
+        self.tell(&report);
+        Some(report)
+    }
+
+    /// The steps. An `Err` has changed nothing.
+    fn attempt(&mut self) -> Result<ReloadReport, ReloadReport> {
+        let old = self.shared.load();
+        let loaded = self.source.load().map_err(|invalid| rejected(&invalid.problems, &invalid.sources))?;
+        if loaded.hash == old.hash {
+            return Ok(report(ReloadOutcome::Unchanged, "nothing has changed", Vec::new()));
+        }
+        let changes = diff(&old.loaded, &loaded);
+        if let Some(keys) = needs_restart(&changes) {
+            let message = format!("{keys} can only change with a restart; nothing was applied");
+            return Err(report(ReloadOutcome::NeedsRestart, message, Vec::new()));
+        }
+        let plan = self.compile(Arc::new(loaded), &old)?;
+        let prepared = self.server.prepare(&plan).map_err(|problems| {
+            self.forget_names(&old);
+            rejected(&problems, &plan.loaded.sources)
+        })?;
+        let plan = Arc::new(plan);
+        let retired = self.shared.swap(plan.clone());
+        self.server.commit(prepared, &plan);
+        self.keepers.follow(&plan);
+        self.follow_log(&plan.loaded.config);
+        self.forget_names(&plan);
+        applied(&self.metrics, &plan);
+        self.retired.push(retired);
+        let lines = changes.to_string().split("; ").map(str::to_owned).collect();
+        let message = format!("generation {} is in force", plan.generation);
+        Ok(report(ReloadOutcome::Applied, message, lines))
+    }
+
+    fn compile(&self, loaded: Arc<Loaded>, old: &Plan) -> Result<Plan, ReloadReport> {
+        compile::compile(loaded.clone(), Some(old), &self.metrics).map_err(|problems| {
+            self.forget_names(old);
+            rejected(&problems, &loaded.sources)
+        })
+    }
+
+    /// Numbers of names that this plan does not have.
+    fn forget_names(&self, plan: &Plan) {
+        let routes: std::collections::BTreeSet<&str> =
+            plan.routes.iter().chain([&plan.none]).map(|route| &*route.id).collect();
+        self.metrics.retain(
+            |name| routes.contains(name),
+            |name| plan.upstreams.contains_key(name),
+            |name| plan.listeners.contains_key(name),
+        );
+    }
+
+    fn follow_log(&self, config: &Config) {
+        self.access.apply(&crate::run::access_settings(config));
+        if let Some(diagnostics) = &self.diagnostics {
+            diagnostics.set_level(crate::run::level(config));
+        }
+    }
+
+    fn tell(&self, report: &ReloadReport) {
+        let cells = &self.metrics.config;
+        cells.reloads[report.outcome as usize].inc();
+        let good = matches!(report.outcome, ReloadOutcome::Applied | ReloadOutcome::Unchanged);
+        cells.last_success.set(i64::from(good));
+        let (outcome, changes) = (report.word(), report.changes.join("; "));
+        if good {
+            tracing::info!(outcome, changes, "reload: {}", report.message);
+        } else {
+            tracing::error!(outcome, "reload: nothing was applied\n{}", report.message);
+        }
+    }
+
+    /// Drops plans that no worker holds any more, here and off the request path.
+    pub fn drop_retired(&mut self) {
+        self.retired.retain(|plan| Arc::strong_count(plan) > 1);
+        let held = i64::try_from(self.retired.len() + 1).unwrap_or(i64::MAX);
+        self.metrics.config.plans.set(held);
+    }
+}
+
+/// The keys that stand against a change while running.
+fn needs_restart(changes: &Diff) -> Option<String> {
+    let keys = changes.needs_restart();
+    (!keys.is_empty()).then(|| keys.join(", "))
+}
+
+fn applied(metrics: &Metrics, plan: &Plan) {
+    let cells = &metrics.config;
+    let now = clock::wall().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    cells.generation.set(i64::try_from(plan.generation).unwrap_or(i64::MAX));
+    cells.last_applied.set(i64::try_from(now).unwrap_or(i64::MAX));
+    cells.last_success.set(1);
+    *cells.hash.lock() = format!("{:016x}", plan.hash);
+}
+
+fn report(outcome: ReloadOutcome, message: impl Into<String>, changes: Vec<String>) -> ReloadReport {
+    ReloadReport { outcome, message: message.into(), changes }
+}
+
+fn rejected(problems: &Problems, sources: &Sources) -> ReloadReport {
+    report(ReloadOutcome::Rejected, problems.render(sources, false), Vec::new())
+}
+
+/// The housekeeping tasks of upstreams: health checks and names, one for each that is in force.
+#[derive(Default)]
+struct Keepers(HashMap<*const Upstream, AbortHandle>);
+
+// The pointers are only compared.
+impl Keepers {
+    fn follow(&mut self, plan: &Plan) {
+        let wanted: HashMap<*const Upstream, &Arc<Upstream>> =
+            plan.upstreams.values().map(|up| (Arc::as_ptr(up), up)).collect();
+        self.0.retain(|key, task| {
+            let keep = wanted.contains_key(key);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for (key, upstream) in wanted {
+            self.0.entry(key).or_insert_with(|| {
+                tokio::spawn(upstream.housekeeping()).abort_handle()
+            });
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The life of a process: start, serve, reload, drain.
+//!
+//! The control thread's own work. Signal handlers come before anything else, since Weir may be
+//! PID 1; then the config, then sockets, then workers, then ready. From there on one loop waits
+//! for signals, for the files of the config to change, for `POST /reload` and for a worker to be
+//! lost, which ends the process: half a gateway helps nobody.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use tokio::sync::{mpsc, oneshot};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::admin::{self, ReloadOutcome, ReloadReport, Scope};
+use crate::chance::Chance;
+use crate::config::{AccessConfig, Config, Loaded, LogFormat, LogLevel, Workers};
+use crate::control::Control;
+use crate::plan::stack::Kit;
+use crate::plan::{Plan, SharedPlan, compile};
+use crate::reload::{Cause, Reload};
+use crate::server::signals::{Asked, Signals};
+use crate::server::tunnels::LocalTunnels;
+use crate::server::worker::Worker;
+use crate::server::Server;
+use crate::telemetry::access::{self, AccessLog};
+use crate::telemetry::diagnostics::{self, Diagnostics};
+use crate::telemetry::handles::Metrics;
+use crate::upstream::WorkerPools;
+use crate::watch::Watch;
+
+pub use crate::reload::Source;
+
+/// Names among the endpoints are waited for this long before the first request is taken.
+const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// The access log may take this long to be written at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Serves the config in a file.
+pub fn run(config: &Path, ready_file: Option<&Path>) -> anyhow::Result<()> {
+    let source = Source::File(config.to_path_buf());
+    serve(source, ready_file.map(Path::to_path_buf), std::future::pending(), || ())
+}
+
+/// Serves a config; `beside` runs along on the control thread, and `hello` is called once ready.
+pub fn serve(
+    source: Source,
+    ready_file: Option<PathBuf>,
+    beside: impl Future<Output = ()> + Send + 'static,
+    hello: impl FnOnce(),
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::install()?;
+        let mut process = Process::start(source).await?;
+        tokio::spawn(beside);
+        if let Some(path) = &ready_file {
+            process.write_ready_file(path)?;
+        }
+        hello();
+        process.live(&mut signals).await
+    });
+    // A name that is being looked up must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// How many workers a config asks for.
+pub fn worker_count(config: &Config) -> usize {
+    match config.server.workers.value {
+        Workers::Count(count) => usize::from(count),
+        Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+/// The settings of the access log.
+pub fn access_settings(config: &Config) -> access::Settings {
+    let AccessConfig { to, sample } = &config.log.access;
+    let to = match to.value.as_str() {
+        "off" => None,
+        "stdout" => Some(access::Target::Stdout),
+        "stderr" => Some(access::Target::Stderr),
+        path => Some(access::Target::File(path.into())),
+    };
+    access::Settings { to, sample: sample.value }
+}
+
+/// The log level of a config.
+pub fn level(config: &Config) -> LevelFilter {
+    match config.log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+fn start_diagnostics(config: &Config) -> Option<Diagnostics> {
+    let format = match config.log.format {
+        LogFormat::Text => diagnostics::Format::Text,
+        LogFormat::Json => diagnostics::Format::Json,
+    };
+    // Fails only where somebody else in the process logs already.
+    diagnostics::init(level(config), format).ok()
+}
+
+type Request = oneshot::Sender<ReloadReport>;
+
+/// A gateway that serves.
+struct Process {
+    reload: Reload,
+    control: Arc<Control>,
+    requests: mpsc::Receiver<Request>,
+    admin: Admin,
+    access: Arc<access::Control>,
+}
+
+/// Where the operator's addresses are bound.
+struct Admin {
+    full: SocketAddr,
+    scrape: Option<SocketAddr>,
+}
+
+impl Process {
+    async fn start(source: Source) -> anyhow::Result<Self> {
+        let loaded = Arc::new(source.load().map_err(|invalid| anyhow!(invalid.render(false)))?);
+        let diagnostics = start_diagnostics(&loaded.config);
+        let workers = worker_count(&loaded.config);
+        let metrics = Arc::new(Metrics::new(workers));
+        let plan = first_plan(loaded.clone(), &metrics)?;
+        let (logs, writer, access) = access::open(&access_settings(&loaded.config), workers)
+            .context("cannot open the access log")?;
+        let access = Arc::new(access);
+        let full = bind(&loaded.config.admin.address.value).await?;
+        let scrape = match &loaded.config.admin.scrape_address {
+            Some(address) => Some(bind(&address.value).await?),
+            None => None,
+        };
+        let admin = Admin {
+            full: full.local_addr()?,
+            scrape: scrape.as_ref().map(|s| s.local_addr()).transpose()?,
+        };
+        resolve_names(&plan).await;
+        let shared = Arc::new(SharedPlan::new(plan.clone()));
+        let build = worker_builder(shared.clone(), metrics.clone(), logs);
+        let server = Server::start(&plan, metrics.clone(), build, writer)
+            .map_err(|problems| anyhow!(problems.render(&loaded.sources, false)))?;
+        let (ask, requests) = mpsc::channel(16);
+        let control = Arc::new(Control::new(
+            shared.clone(), metrics.clone(), access.clone(), server.signal(), ask,
+        ));
+        control.bound(server.addresses());
+        tokio::spawn(admin::serve(full, Scope::Full, control.clone()));
+        if let Some(scrape) = scrape {
+            tokio::spawn(admin::serve(scrape, Scope::ScrapeOnly, control.clone()));
+        }
+        let reload = Reload::new(source, shared, metrics, server, access.clone(), diagnostics);
+        let process = Process { reload, control, requests, admin, access };
+        process.announce();
+        Ok(process)
+    }
+
+    fn announce(&self) {
+        for (name, address) in self.reload.server.addresses() {
+            tracing::info!(listener = &*name, %address, "listening");
+        }
+        tracing::info!(address = %self.admin.full, "admin listening");
+        if let Some(address) = self.admin.scrape {
+            tracing::info!(%address, "scrape listening");
+        }
+    }
+
+    /// The bound addresses as JSON, put in place in one step.
+    fn write_ready_file(&self, path: &Path) -> anyhow::Result<()> {
+        let listeners: BTreeMap<String, String> = self.reload.server.addresses().into_iter()
+            .map(|(name, address)| (name.to_string(), address.to_string()))
+            .collect();
+        let text = serde_json::json!({
+            "admin": self.admin.full.to_string(),
+            "scrape": self.admin.scrape.map(|a| a.to_string()),
+            "listeners": listeners,
+        });
+        let beside = path.with_extension("tmp");
+        std::fs::write(&beside, text.to_string())?;
+        std::fs::rename(&beside, path).context("cannot write the ready file")
+    }
+
+    /// Serves until a signal, then drains.
+    async fn live(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        let mut watch = Watch::new();
+        loop {
+            let files = self.reload.files();
+            watch.follow(files.iter().map(PathBuf::as_path));
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Reload => {
+                        self.access.reopen();
+                        self.reload(Cause::Asked, Vec::new());
+                    }
+                    ends => return self.drain(ends, signals).await,
+                },
+                request = self.requests.recv() => {
+                    let more = std::iter::from_fn(|| self.requests.try_recv().ok());
+                    let all = request.into_iter().chain(more).collect();
+                    self.reload(Cause::Asked, all);
+                }
+                () = watch.changed(), if !files.is_empty() => self.noticed().await,
+                lost = self.reload.server.lost() => bail!("a worker is lost: {lost}"),
+            }
+        }
+    }
+
+    /// The files may have changed: they are taken when two looks agree.
+    async fn noticed(&mut self) {
+        let hash = |source: &Source| source.load().map(|loaded| loaded.hash).ok();
+        let first = hash(&self.reload.source);
+        Watch::settle().await;
+        if first == hash(&self.reload.source) {
+            self.reload(Cause::Noticed, Vec::new());
+        }
+    }
+
+    fn reload(&mut self, cause: Cause, requests: Vec<Request>) {
+        let Some(report) = self.reload.once(cause) else { return };
+        if report.outcome == ReloadOutcome::Applied {
+            self.control.bound(self.reload.server.addresses());
+        }
+        self.control.reloaded(&report);
+        for request in requests {
+            // Whoever asked may have left.
+            drop(request.send(report.clone()));
+        }
+    }
+
+    async fn drain(&mut self, asked: Asked, signals: &mut Signals) -> anyhow::Result<()> {
+        let plan = self.reload.shared.load();
+        let delay = match asked {
+            Asked::Interrupt => Duration::ZERO,
+            _ => plan.server.drain_delay,
+        };
+        tracing::info!(delay = ?delay, timeout = ?plan.server.drain_timeout, "draining");
+        self.reload.metrics.config.draining.set(1);
+        let server = &mut self.reload.server;
+        tokio::select! {
+            () = server.drain(delay, plan.server.drain_timeout) => {}
+            _ = signals.end() => tracing::warn!("a second signal: ending at once"),
+        }
+        if !self.access.close(LAST_LINES) {
+            tracing::warn!("the last lines of the access log are lost");
+        }
+        tracing::info!("done");
+        Ok(())
+    }
+}
+
+fn first_plan(loaded: Arc<Loaded>, metrics: &Metrics) -> anyhow::Result<Arc<Plan>> {
+    let plan = compile::compile(loaded.clone(), None, metrics);
+    plan.map(Arc::new).map_err(|problems| anyhow!(problems.render(&loaded.sources, false)))
+}
+
+async fn bind(address: &str) -> anyhow::Result<tokio::net::TcpListener> {
+    let listener = tokio::net::TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on the admin address {address}"))
+}
+
+/// Gives names among the endpoints a moment, so that the first requests find somebody.
+async fn resolve_names(plan: &Plan) {
+    let all = plan.upstreams.values().map(|upstream| {
+        let upstream = upstream.clone();
+        tokio::spawn(async move { upstream.resolve_once().await })
+    });
+    let all: Vec<_> = all.collect();
+    let waited = tokio::time::timeout(FIRST_NAMES, async {
+        for one in all {
+            drop(one.await);
+        }
+    });
+    if waited.await.is_err() {
+        tracing::warn!("some names are not resolved yet; their endpoints come later");
+    }
+}
+
+/// Makes each worker its world, on its own thread.
+fn worker_builder(
+    shared: Arc<SharedPlan>,
+    metrics: Arc<Metrics>,
+    logs: Vec<AccessLog>,
+) -> Arc<dyn Fn(usize, crate::server::drain::Signal) -> Worker + Send + Sync> {
+    Arc::new(move |worker, drain| {
+        let kit = Kit {
+            worker,
+            metrics: metrics.clone(),
+            pools: Arc::new(WorkerPools::new(worker)),
+            chance: Arc::new(Chance::default()),
+            access: logs.get(worker).cloned(),
+            tunnels: Arc::new(LocalTunnels::new(worker, metrics.clone(), drain)),
+        };
+        Worker::new(kit, shared.clone())
+    })
+}

@@ -6,6 +6,7 @@
 //! it in `Arc`s that `compile` takes over from the plan before.
 
 pub mod listener;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

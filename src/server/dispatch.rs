@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use crate::error::GatewayError;
 use crate::message::{Body, Conn, Response};
 use crate::plan::listener::ListenerPlan;
+use crate::server::guard::Verdict;
 use crate::server::worker::Worker;
 
 /// Serves the requests of one connection: hyper's `Service`.
@@ -15,15 +16,22 @@ pub struct Dispatch {
     worker: Arc<Worker>,
     conn: Arc<Conn>,
     listener: Arc<ListenerPlan>,
+    verdict: Option<Arc<Verdict>>,
 }
 
 impl Dispatch {
-    /// For one client connection.
-    pub fn new(worker: Arc<Worker>, listener: Arc<ListenerPlan>, conn: Arc<Conn>) -> Self {
+    /// For one client connection. `verdict`: the guard's word on HTTP/1 requests.
+    pub fn new(
+        worker: Arc<Worker>,
+        listener: Arc<ListenerPlan>,
+        conn: Arc<Conn>,
+        verdict: Option<Arc<Verdict>>,
+    ) -> Self {
         Dispatch {
             worker,
             conn,
             listener,
+            verdict,
         }
     }
 }
@@ -34,7 +42,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
     type Future = Pin<Box<dyn Future<Output = Result<Response, GatewayError>> + Send>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        let _ = (&self.worker, &self.conn, &self.listener, request);
+        let _ = (&self.worker, &self.conn, &self.listener, &self.verdict, request);
         Box::pin(async { Ok(Response::new(Body::empty())) })
     }
 }

@@ -1,6 +1,8 @@
 //! A worker's world: its view of the plan, its stacks, its pools.
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::drain::Signal;
 use crate::plan::SharedPlan;
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::handles::Metrics;
@@ -16,6 +18,8 @@ pub struct Worker {
     pub pools: Arc<WorkerPools>,
     /// All numbers.
     pub metrics: Arc<Metrics>,
+    /// How far the end of the process has come; tunnels watch it.
+    pub drain: Signal,
 }
 
 impl Worker {
@@ -26,4 +30,9 @@ impl Worker {
 
     /// Looks at the plan in force, so that an idle worker does not hold an old one.
     pub fn tick(&self) {}
+
+    /// Housekeeping, once a second.
+    pub fn every_second(&self, now: Instant) {
+        let _ = now;
+    }
 }

@@ -16,7 +16,7 @@ use crate::config::{self, Loaded, load};
 use crate::problem::{Problems, Sources};
 use crate::telemetry::handles::Metrics;
 use crate::telemetry::series_estimate;
-use crate::{admin, demo, plan, run};
+use crate::{admin, demo, plan, run, server};
 
 /// Weir: a reverse-proxy gateway. It degrades before it refuses, and reloads without losing
 /// anything.
@@ -132,7 +132,7 @@ pub fn load_and_compile(path: &Path) -> Result<(Arc<Loaded>, plan::Plan), (Probl
         },
     };
     let loaded = Arc::new(loaded);
-    let workers = run::worker_count(&loaded.config);
+    let workers = server::workers(loaded.config.server.workers.value);
     match plan::compile::compile(loaded.clone(), None, &Metrics::new(workers)) {
         Ok(plan) if problems.is_empty() => Ok((loaded, plan)),
         compiled => {
@@ -166,7 +166,7 @@ fn check(path: &Path, format: Format) -> anyhow::Result<()> {
 fn series(loaded: &Loaded) -> usize {
     let config = &loaded.config;
     let (routes, upstreams) = (config.routes.len(), config.upstreams.len());
-    series_estimate(routes, upstreams, config.listeners.len(), run::worker_count(config))
+    series_estimate(routes, upstreams, config.listeners.len(), server::workers(config.server.workers.value))
 }
 
 /// The route table of a good config.

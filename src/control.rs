@@ -18,7 +18,6 @@ use crate::clock;
 use crate::config::describe;
 use crate::plan::SharedPlan;
 use crate::plan::listener::ListenerPlan;
-use crate::server::drain::{Phase, Signal};
 use crate::telemetry::access;
 use crate::telemetry::cells::{Cell, Gauge};
 use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveUpstream};
@@ -30,7 +29,6 @@ pub struct Control {
     shared: Arc<SharedPlan>,
     metrics: Arc<Metrics>,
     exposition: Exposition,
-    drain: Signal,
     ask: mpsc::Sender<oneshot::Sender<ReloadReport>>,
     bound: Mutex<BTreeMap<Arc<str>, SocketAddr>>,
     last: Mutex<Option<status::LastReload>>,
@@ -43,14 +41,13 @@ impl Control {
         shared: Arc<SharedPlan>,
         metrics: Arc<Metrics>,
         access: Arc<access::Control>,
-        drain: Signal,
-        ask: mpsc::Sender<oneshot::Sender<ReloadReport>>,
+            ask: mpsc::Sender<oneshot::Sender<ReloadReport>>,
     ) -> Self {
         let live = Arc::new(PlanLive { shared: shared.clone(), access });
         let exposition = Exposition::new(metrics.clone(), live, crate::BUILD);
         let started = clock::now();
         let (bound, last) = (Mutex::default(), Mutex::default());
-        Control { shared, metrics, exposition, drain, ask, bound, last, started }
+        Control { shared, metrics, exposition, ask, bound, last, started }
     }
 
     /// Where the listeners are bound now.
@@ -142,7 +139,7 @@ impl admin::Context for Control {
     }
 
     fn draining(&self) -> bool {
-        self.drain.phase() != Phase::Running
+        self.metrics.config.draining.get() != 0
     }
 
     fn status(&self) -> Status {

@@ -150,7 +150,7 @@ impl Reload {
         })?;
         let plan = Arc::new(plan);
         let retired = self.shared.swap(plan.clone());
-        self.server.commit(prepared, &plan);
+        self.server.commit(prepared);
         self.keepers.follow(&plan);
         self.follow_log(&plan.loaded.config);
         self.forget_names(&plan);

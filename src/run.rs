@@ -18,15 +18,16 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::admin::{self, ReloadOutcome, ReloadReport, Scope};
 use crate::chance::Chance;
-use crate::config::{AccessConfig, Config, Loaded, LogFormat, LogLevel, Workers};
+use crate::config::{AccessConfig, Config, Loaded, LogFormat, LogLevel};
 use crate::control::Control;
 use crate::plan::stack::Kit;
 use crate::plan::{Plan, SharedPlan, compile};
 use crate::reload::{Cause, Reload};
+use crate::server::drain::Signal;
 use crate::server::signals::{Asked, Signals};
 use crate::server::tunnels::LocalTunnels;
 use crate::server::worker::Worker;
-use crate::server::Server;
+use crate::server::{self, Drained, Server};
 use crate::telemetry::access::{self, AccessLog};
 use crate::telemetry::diagnostics::{self, Diagnostics};
 use crate::telemetry::handles::Metrics;
@@ -67,14 +68,6 @@ pub fn serve(
     // A name that is being looked up must not hold up the end.
     runtime.shutdown_background();
     outcome
-}
-
-/// How many workers a config asks for.
-pub fn worker_count(config: &Config) -> usize {
-    match config.server.workers.value {
-        Workers::Count(count) => usize::from(count),
-        Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
-    }
 }
 
 /// The settings of the access log.
@@ -130,7 +123,7 @@ impl Process {
     async fn start(source: Source) -> anyhow::Result<Self> {
         let loaded = Arc::new(source.load().map_err(|invalid| anyhow!(invalid.render(false)))?);
         let diagnostics = start_diagnostics(&loaded.config);
-        let workers = worker_count(&loaded.config);
+        let workers = server::workers(loaded.config.server.workers.value);
         let metrics = Arc::new(Metrics::new(workers));
         let plan = first_plan(loaded.clone(), &metrics)?;
         let (logs, writer, access) = access::open(&access_settings(&loaded.config), workers)
@@ -147,13 +140,14 @@ impl Process {
         };
         resolve_names(&plan).await;
         let shared = Arc::new(SharedPlan::new(plan.clone()));
-        let build = worker_builder(shared.clone(), metrics.clone(), logs);
-        let server = Server::start(&plan, metrics.clone(), build, writer)
+        let sockets = Server::bind(&plan, workers)
             .map_err(|problems| anyhow!(problems.render(&loaded.sources, false)))?;
+        server::beside("weir-access-log", move || writer.run())?;
+        let build = worker_builder(shared.clone(), metrics.clone(), logs);
+        let server = Server::start(sockets, workers, build)?;
         let (ask, requests) = mpsc::channel(16);
-        let control = Arc::new(Control::new(
-            shared.clone(), metrics.clone(), access.clone(), server.signal(), ask,
-        ));
+        let control = Control::new(shared.clone(), metrics.clone(), access.clone(), ask);
+        let control = Arc::new(control);
         control.bound(server.addresses());
         tokio::spawn(admin::serve(full, Scope::Full, control.clone()));
         if let Some(scrape) = scrape {
@@ -191,7 +185,7 @@ impl Process {
     }
 
     /// Serves until a signal, then drains.
-    async fn live(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+    async fn live(mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let mut watch = Watch::new();
         loop {
             let files = self.reload.files();
@@ -210,7 +204,7 @@ impl Process {
                     self.reload(Cause::Asked, all);
                 }
                 () = watch.changed(), if !files.is_empty() => self.noticed().await,
-                lost = self.reload.server.lost() => bail!("a worker is lost: {lost}"),
+                lost = self.reload.server.worker_lost() => bail!("worker {lost} is lost"),
             }
         }
     }
@@ -237,23 +231,27 @@ impl Process {
         }
     }
 
-    async fn drain(&mut self, asked: Asked, signals: &mut Signals) -> anyhow::Result<()> {
+    async fn drain(self, asked: Asked, signals: &mut Signals) -> anyhow::Result<()> {
         let plan = self.reload.shared.load();
-        let delay = match asked {
-            Asked::Interrupt => Duration::ZERO,
-            _ => plan.server.drain_delay,
-        };
-        tracing::info!(delay = ?delay, timeout = ?plan.server.drain_timeout, "draining");
-        self.reload.metrics.config.draining.set(1);
-        let server = &mut self.reload.server;
-        tokio::select! {
-            () = server.drain(delay, plan.server.drain_timeout) => {}
-            _ = signals.end() => tracing::warn!("a second signal: ending at once"),
+        let (mut delay, timeout) = (plan.server.drain_delay, plan.server.drain_timeout);
+        if asked == Asked::DrainNow {
+            delay = Duration::ZERO;
         }
+        tracing::info!(?delay, ?timeout, "draining");
+        self.reload.metrics.config.draining.set(1);
+        let hurry = async {
+            signals.end().await;
+            tracing::warn!("a second signal: ending at once");
+        };
+        let drained = self.reload.server.drain(delay, timeout, hurry).await;
         if !self.access.close(LAST_LINES) {
             tracing::warn!("the last lines of the access log are lost");
         }
-        tracing::info!("done");
+        match drained {
+            Drained::Clean => tracing::info!("drained: every request has finished"),
+            Drained::Cut => tracing::warn!("drained: what was left has been cut"),
+            Drained::Lost => bail!("a worker was lost while draining"),
+        }
         Ok(())
     }
 }
@@ -290,8 +288,8 @@ fn worker_builder(
     shared: Arc<SharedPlan>,
     metrics: Arc<Metrics>,
     logs: Vec<AccessLog>,
-) -> Arc<dyn Fn(usize, crate::server::drain::Signal) -> Worker + Send + Sync> {
-    Arc::new(move |worker, drain| {
+) -> impl Fn(usize, Signal) -> Worker + Send + Sync + 'static {
+    move |worker, drain| {
         let kit = Kit {
             worker,
             metrics: metrics.clone(),
@@ -301,5 +299,5 @@ fn worker_builder(
             tunnels: Arc::new(LocalTunnels::new(worker, metrics.clone(), drain)),
         };
         Worker::new(kit, shared.clone())
-    })
+    }
 }

@@ -1,12 +1,18 @@
-//! placeholder: ListenerPlan and its compile (helper "server")
+//! A listener, compiled: address, protocols, limits within their ranges, TLS.
+//!
+//! No I/O: sockets are bound by `server` once the whole plan is good.
+
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::ListenerConfig;
+use crate::config::{LimitsConfig, ListenerConfig, ListenerProtocol};
 use crate::files::Files;
-use crate::problem::{Located, Problems};
+use crate::problem::{Located, Problem, Problems};
 use crate::telemetry::handles::ListenerMetrics;
+
+pub use super::tls::TlsPlan;
 
 /// A listener, ready to accept.
 pub struct ListenerPlan {
@@ -43,23 +49,6 @@ pub struct Limits {
     pub streams: u32,
 }
 
-/// TLS of a listener.
-pub struct TlsPlan {
-    /// One for all workers, so that resumption works.
-    pub config: Arc<rustls::ServerConfig>,
-    /// For `weir_tls_certificate_not_after_timestamp_seconds`: `cert` as written, Unix seconds.
-    pub not_after: Vec<(String, i64)>,
-}
-
-impl TlsPlan {
-    /// Whether a connection that asked for `server_name` may carry requests for `host` (both lower
-    /// case, without port): the same name, or one that the same certificate serves. Else 421.
-    pub fn covers(&self, server_name: &str, host: &str) -> bool {
-        let _ = (server_name, host);
-        true
-    }
-}
-
 impl ListenerPlan {
     /// Compiles one section; pushes every problem and gives `None` if there was any.
     pub fn compile(
@@ -70,7 +59,99 @@ impl ListenerPlan {
         previous: Option<&Arc<ListenerPlan>>,
         problems: &mut Problems,
     ) -> Option<ListenerPlan> {
-        let _ = (name, config, files, metrics, previous, problems);
-        None
+        let before = problems.len();
+        let address = address(&config.address, problems);
+        let (http1, h2) = protocols(config, problems);
+        let limits = Limits::compile(&config.limits, problems);
+        let max_connections = config.max_connections.as_ref();
+        let max_connections = max_connections.map(|cap| within(cap, 1..=u32::MAX, problems));
+        let tls = config.tls.as_ref().map(|section| {
+            let previous = previous.and_then(|p| p.tls.as_ref());
+            TlsPlan::compile(section, alpn(http1, h2), files, previous, problems)
+        });
+        if problems.len() > before {
+            return None;
+        }
+        Some(ListenerPlan {
+            name: name.value.as_str().into(),
+            address: address?,
+            http1,
+            h2,
+            proxy_protocol: config.proxy_protocol,
+            max_connections,
+            limits,
+            tls: tls.flatten(),
+            metrics,
+        })
     }
+}
+
+fn address(written: &Located<String>, problems: &mut Problems) -> Option<SocketAddr> {
+    let parsed = written.value.parse();
+    if parsed.is_err() {
+        let message = format!("\"{}\" is not ip:port", written.value);
+        let help = "such as \"0.0.0.0:8080\" or \"[::]:8080\"";
+        problems.push(Problem::at(&written.span, message).help(help));
+    }
+    parsed.ok()
+}
+
+/// HTTP/1 and HTTP/2, each spoken or not.
+fn protocols(config: &ListenerConfig, problems: &mut Problems) -> (bool, bool) {
+    let Some(written) = &config.protocols else {
+        return (true, config.tls.is_some());
+    };
+    if written.value.is_empty() {
+        let message = "a listener speaks \"http1\", \"h2\" or both";
+        problems.push(Problem::at(&written.span, message));
+    }
+    let speaks = |protocol| written.value.contains(&protocol);
+    (speaks(ListenerProtocol::Http1), speaks(ListenerProtocol::H2))
+}
+
+fn alpn(http1: bool, h2: bool) -> Vec<Vec<u8>> {
+    let offered = [(h2, &b"h2"[..]), (http1, b"http/1.1")];
+    let offered = offered.into_iter().filter(|(speaks, _)| *speaks);
+    offered.map(|(_, name)| name.to_vec()).collect()
+}
+
+impl Limits {
+    fn compile(config: &LimitsConfig, problems: &mut Problems) -> Limits {
+        let mut time = |key: &Located<crate::units::Time>| {
+            let range = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+            if !range.contains(&key.value.0) {
+                let message = "must be from \"1ms\" to \"24h\"";
+                problems.push(Problem::at(&key.span, message));
+            }
+            key.value.0
+        };
+        let header_timeout = time(&config.header_timeout);
+        let idle_timeout = time(&config.idle_timeout);
+        let body_idle_timeout = time(&config.body_idle_timeout);
+        let write_timeout = time(&config.write_timeout);
+        if !(1 << 10..=1 << 20).contains(&config.header_bytes.value.0) {
+            let message = "must be from \"1KiB\" to \"1MiB\"";
+            problems.push(Problem::at(&config.header_bytes.span, message));
+        }
+        Limits {
+            headers: usize::from(within(&config.headers, 1..=10_000, problems)),
+            header_bytes: config.header_bytes.value.bytes(),
+            header_timeout,
+            idle_timeout,
+            body_idle_timeout,
+            write_timeout,
+            streams: within(&config.streams, 1..=10_000, problems),
+        }
+    }
+}
+
+fn within<T>(key: &Located<T>, range: RangeInclusive<T>, problems: &mut Problems) -> T
+where
+    T: Copy + PartialOrd + std::fmt::Display,
+{
+    if !range.contains(&key.value) {
+        let message = format!("must be from {} to {}", range.start(), range.end());
+        problems.push(Problem::at(&key.span, message));
+    }
+    key.value
 }

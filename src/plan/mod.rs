@@ -9,7 +9,7 @@
 //! * `router`, `pattern`: host and path to a route
 //! * `route`: what applies to a route's requests
 //! * `stack`: the order of the layers
-//! * `listener`: an address, ready to accept
+//! * `listener`, `tls`: an address, ready to accept
 
 pub mod compile;
 pub mod listener;
@@ -17,6 +17,7 @@ pub mod pattern;
 pub mod route;
 pub mod router;
 pub mod stack;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,0 +1,281 @@
+//! TLS of a listener, compiled: certificates by name, client certificates, session tickets.
+//!
+//! One rustls `ServerConfig` for all workers. It is made anew only when the section or one of its
+//! files has changed, so that sessions survive an unrelated reload; and it has ticket keys and a
+//! session cache of its own, so that a session made under one set of client roots is worth nothing
+//! under another. No I/O here: the files were read by `config/load`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::clock;
+use crate::config::{CertificateConfig, ClientAuthConfig, ClientAuthMode, ListenerTlsConfig};
+use crate::files::{FileRef, Files};
+use crate::problem::{Problem, Problems};
+
+/// TLS of a listener.
+pub struct TlsPlan {
+    /// One for all workers, so that resumption works.
+    pub config: Arc<ServerConfig>,
+    /// For `weir_tls_certificate_not_after_timestamp_seconds`: `cert` as written, Unix seconds.
+    pub not_after: Vec<(String, i64)>,
+    names: Arc<Names>,
+    made_of: Source,
+}
+
+/// What a plan was made of: equal sources need no new plan.
+#[derive(PartialEq)]
+struct Source {
+    section: ListenerTlsConfig,
+    files: Vec<Bytes>,
+    alpn: Vec<Vec<u8>>,
+}
+
+impl TlsPlan {
+    /// Whether a connection that asked for `server_name` may carry requests for `host` (both lower
+    /// case, without port): the same name, or one that the same certificate serves. Else 421.
+    pub fn covers(&self, server_name: &str, host: &str) -> bool {
+        let host = host.trim_end_matches('.');
+        let server_name = server_name.trim_end_matches('.');
+        server_name == host || self.names.find(server_name) == self.names.find(host)
+    }
+
+    /// Compiles the section; `previous` is used again where nothing in it has changed.
+    pub(super) fn compile(
+        section: &ListenerTlsConfig,
+        alpn: Vec<Vec<u8>>,
+        files: &Files,
+        previous: Option<&Arc<TlsPlan>>,
+        problems: &mut Problems,
+    ) -> Option<Arc<TlsPlan>> {
+        let read: Option<Vec<Bytes>> = section.files().map(|file| files.get(file, problems)).collect();
+        let made_of = Source {
+            section: section.clone(),
+            files: read?,
+            alpn,
+        };
+        if let Some(previous) = previous
+            && previous.made_of == made_of
+        {
+            return Some(previous.clone());
+        }
+        if section.certificates.value.is_empty() {
+            let message = "TLS needs at least one certificate";
+            problems.push(Problem::at(&section.certificates.span, message));
+            return None;
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let certificates = section.certificates.value.iter();
+        let loaded: Vec<Option<Certificate>> = certificates
+            .map(|c| Certificate::load(c, files, &provider, problems))
+            .collect();
+        let verifier = match &section.client_auth {
+            Some(auth) => Some(verifier(auth, files, &provider, problems)?),
+            None => None,
+        };
+        let loaded: Vec<Certificate> = loaded.into_iter().collect::<Option<_>>()?;
+        let not_after = loaded.iter().map(|c| (c.written.clone(), c.not_after)).collect();
+        let names = Arc::new(Names::of(loaded));
+        let config = server_config(provider, verifier, names.clone(), &made_of.alpn);
+        let config = config
+            .map_err(|error| problems.push(Problem::general(format!("TLS: {error}"))))
+            .ok()?;
+        Some(Arc::new(TlsPlan {
+            config: Arc::new(config),
+            not_after,
+            names,
+            made_of,
+        }))
+    }
+}
+
+fn server_config(
+    provider: Arc<CryptoProvider>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    names: Arc<Names>,
+    alpn: &[Vec<u8>],
+) -> Result<ServerConfig, rustls::Error> {
+    let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions)?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(names);
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.alpn_protocols = alpn.to_vec();
+    Ok(config)
+}
+
+fn verifier(
+    auth: &ClientAuthConfig,
+    files: &Files,
+    provider: &Arc<CryptoProvider>,
+    problems: &mut Problems,
+) -> Option<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    for root in chain(&auth.ca, files, problems)? {
+        if let Err(error) = roots.add(root) {
+            problems.push(bad(&auth.ca, &error));
+            return None;
+        }
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let builder = match auth.mode {
+        ClientAuthMode::Required => builder,
+        ClientAuthMode::Optional => builder.allow_unauthenticated(),
+    };
+    let built = builder.build();
+    built.map_err(|error| problems.push(bad(&auth.ca, &error))).ok()
+}
+
+fn bad(file: &FileRef, why: &dyn std::fmt::Display) -> Problem {
+    Problem::at(&file.span, format!("\"{}\": {why}", file.value))
+}
+
+/// The certificates of a PEM file, at least one.
+fn chain(
+    file: &FileRef,
+    files: &Files,
+    problems: &mut Problems,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let pem = files.get(file, problems)?;
+    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
+        Ok(chain) if !chain.is_empty() => return Some(chain),
+        Ok(_) => problems.push(bad(file, &"there is no certificate in it")),
+        Err(error) => problems.push(bad(file, &error)),
+    }
+    None
+}
+
+/// A certificate with its key, and what it says.
+struct Certificate {
+    written: String,
+    key: Arc<CertifiedKey>,
+    names: Vec<String>,
+    not_after: i64,
+}
+
+impl Certificate {
+    fn load(
+        config: &CertificateConfig,
+        files: &Files,
+        provider: &CryptoProvider,
+        problems: &mut Problems,
+    ) -> Option<Certificate> {
+        let chain = chain(&config.cert, files, problems);
+        let pem = files.get(&config.key, problems)?;
+        let key = PrivateKeyDer::from_pem_slice(&pem)
+            .map_err(|error| problems.push(bad(&config.key, &error)))
+            .ok()?;
+        let chain = chain?;
+        let leaf = match X509Certificate::from_der(&chain[0]) {
+            Ok((_, leaf)) => leaf,
+            Err(error) => {
+                problems.push(bad(&config.cert, &error));
+                return None;
+            }
+        };
+        let names = names(&leaf);
+        let not_after = leaf.validity().not_after.timestamp();
+        warn_of_dates(&config.cert.value, &leaf);
+        // fails where the key does not belong to the certificate
+        let key = CertifiedKey::from_der(chain, key, provider)
+            .map_err(|error| problems.push(bad(&config.key, &error)))
+            .ok()?;
+        Some(Certificate {
+            written: config.cert.value.clone(),
+            key: Arc::new(key),
+            names,
+            not_after,
+        })
+    }
+}
+
+/// A certificate out of its time is served all the same: to refuse the config would take down
+/// every other change with it.
+fn warn_of_dates(file: &str, leaf: &X509Certificate<'_>) {
+    let wall = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(wall.as_secs()).unwrap_or(i64::MAX);
+    let validity = leaf.validity();
+    if validity.not_after.timestamp() < now {
+        tracing::warn!(file, "certificate has expired");
+    }
+    if validity.not_before.timestamp() > now {
+        tracing::warn!(file, "certificate is not valid yet");
+    }
+}
+
+/// The DNS names of a certificate, lower case; its common name where it has none.
+fn names(leaf: &X509Certificate<'_>) -> Vec<String> {
+    let alternative = leaf.subject_alternative_name().ok().flatten();
+    let dns = alternative.iter().flat_map(|san| &san.value.general_names);
+    let mut names: Vec<String> = dns
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect();
+    if alternative.is_none() {
+        let common = leaf.subject().iter_common_name();
+        names.extend(common.filter_map(|cn| Some(cn.as_str().ok()?.to_ascii_lowercase())));
+    }
+    names
+}
+
+/// Which certificate serves which name. Of two that name the same, the one written first.
+#[derive(Debug)]
+struct Names {
+    keys: Vec<Arc<CertifiedKey>>,
+    exact: HashMap<String, usize>,
+    /// By what stands after `*`, with the dot.
+    wildcard: HashMap<String, usize>,
+}
+
+impl Names {
+    fn of(certificates: Vec<Certificate>) -> Self {
+        let mut names = Names {
+            keys: Vec::new(),
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+        };
+        for (at, certificate) in certificates.into_iter().enumerate() {
+            names.keys.push(certificate.key);
+            for name in certificate.names {
+                match name.strip_prefix('*') {
+                    Some(suffix) => names.wildcard.entry(suffix.to_owned()).or_insert(at),
+                    None => names.exact.entry(name).or_insert(at),
+                };
+            }
+        }
+        names
+    }
+
+    /// The certificate that names `host` (lower case), exactly or by a wildcard for one label.
+    fn find(&self, host: &str) -> Option<usize> {
+        let exact = self.exact.get(host);
+        let wildcard = || self.wildcard.get(&host[host.find('.')?..]);
+        exact.or_else(wildcard).copied()
+    }
+}
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        let named = name.and_then(|name| self.find(name.trim_end_matches('.')));
+        self.keys.get(named.unwrap_or(0)).cloned()
+    }
+}

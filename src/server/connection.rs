@@ -1,0 +1,389 @@
+//! One client connection from its first byte to its last.
+//!
+//! PROXY header, TLS, protocol detection, each under `header_timeout`; then hyper over
+//! [`ClientIo`], with one timer for the whole life of the connection (see `pulse`). On closing,
+//! HTTP/1 answers carry `Connection: close` and an idle connection goes a second later; HTTP/2
+//! gets GOAWAY. At the deadline the connection is cut and its open requests are counted.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+
+use super::detect::{self, Version};
+use super::dispatch::Dispatch;
+use super::drain::{Phase, Signal};
+use super::frames::Frames;
+use super::guard::Guard;
+use super::io::{ClientIo, Inspect};
+use super::pulse::Pulse;
+use super::service::Counted;
+use super::slot::Slot;
+use super::worker::Worker;
+use super::{proxy_protocol, tls};
+use crate::clock;
+use crate::message::Conn;
+use crate::message::exchange::TlsFacts;
+use crate::plan::listener::{Limits, ListenerPlan, TlsPlan};
+use crate::telemetry::handles::{ListenerCells, Refused, Violation};
+
+/// Where the timer stands while requests are open and nothing is due.
+const FAR: Duration = Duration::from_secs(3600);
+/// How long hyper has to end a connection it was told to.
+const FINISH: Duration = Duration::from_secs(2);
+const H2_STREAM_WINDOW: u32 = 64 << 10;
+const H2_CONNECTION_WINDOW: u32 = 1 << 20;
+const H2_FRAME: u32 = 16 << 10;
+const H2_SEND_BUFFER: usize = 64 << 10;
+const H2_PING: Duration = Duration::from_secs(30);
+const H2_LOCAL_RESETS: usize = 200;
+/// hyper asks for at least this much.
+const LEAST_BUFFER: usize = 8 << 10;
+/// What a head may have beside the bytes that hyper counts before the guard stops following it.
+const HEAD_SLACK: usize = 64 << 10;
+
+/// An accepted socket and where it belongs.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) place: Place,
+}
+
+/// What a connection belongs to.
+pub(super) struct Place {
+    pub(super) plan: Arc<ListenerPlan>,
+    pub(super) worker: Arc<Worker>,
+    /// Bounds handshakes at once on this worker.
+    pub(super) handshakes: Arc<Semaphore>,
+    /// The listener's phases, on this worker.
+    pub(super) signal: Signal,
+    pub(super) slot: Slot,
+}
+
+impl Place {
+    fn cells(&self) -> &ListenerCells {
+        self.plan.metrics.of(self.worker.index)
+    }
+
+    fn trusts(&self, peer: IpAddr) -> bool {
+        let plan = self.worker.view().plan.clone();
+        plan.server.trusted.iter().any(|net| net.contains(&peer))
+    }
+
+    /// What is spoken where the client did not say.
+    fn default_version(&self) -> Version {
+        if self.plan.http1 { Version::Http1 } else { Version::H2 }
+    }
+}
+
+/// Serves it to its end.
+pub(super) async fn serve(accepted: Accepted) {
+    let Accepted {
+        mut stream,
+        peer,
+        place,
+    } = accepted;
+    let deadline = clock::now() + place.plan.limits.header_timeout;
+    let Ok(mut conn) = introduce(&mut stream, peer, &place, deadline).await else {
+        return;
+    };
+    let Some(tls) = place.plan.tls.clone() else {
+        if let Ok((version, ahead)) = detect(&mut stream, &place, deadline).await {
+            speak(stream, version, ahead, conn, place).await;
+        }
+        return;
+    };
+    if let Ok((stream, facts)) = handshake(stream, &tls, &place, deadline).await {
+        let version = tls::version(&stream).unwrap_or(place.default_version());
+        conn.tls = Some(facts);
+        speak(stream, version, Bytes::new(), conn, place).await;
+    }
+}
+
+/// Who is at the other end, as the socket or a PROXY header says.
+async fn introduce(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    place: &Place,
+    deadline: Instant,
+) -> io::Result<Conn> {
+    let listener = place.plan.name.clone();
+    let (local, trusted) = (stream.local_addr()?, place.trusts(peer.ip().to_canonical()));
+    if !place.plan.proxy_protocol {
+        return Ok(Conn::new(listener, peer, local, trusted, None));
+    }
+    let read = async {
+        if trusted {
+            proxy_protocol::read(stream).await
+        } else {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    };
+    let read = within(deadline, read).await;
+    let refused = &place.cells().refused[Refused::ProxyHeader as usize];
+    let (peer, local) = read.inspect_err(|_| refused.inc())?.unwrap_or((peer, local));
+    let trusted = place.trusts(peer.ip().to_canonical());
+    Ok(Conn::new(listener, peer, local, trusted, None))
+}
+
+async fn handshake(
+    stream: TcpStream,
+    tls: &TlsPlan,
+    place: &Place,
+    deadline: Instant,
+) -> io::Result<(TlsStream<TcpStream>, TlsFacts)> {
+    let started = clock::now();
+    let shaken = within(deadline, async {
+        let _permit = place.handshakes.acquire().await.map_err(io::Error::other)?;
+        tls::accept(tls, stream).await
+    });
+    let cells = place.cells();
+    let shaken = shaken.await;
+    let shaken = shaken.inspect_err(|_| cells.refused[Refused::Tls as usize].inc())?;
+    cells.tls_handshake.observe(clock::now().duration_since(started));
+    Ok(shaken)
+}
+
+/// The version a cleartext client speaks, and what was read to tell.
+async fn detect(
+    stream: &mut TcpStream,
+    place: &Place,
+    deadline: Instant,
+) -> io::Result<(Version, Bytes)> {
+    if !(place.plan.http1 && place.plan.h2) {
+        return Ok((place.default_version(), Bytes::new()));
+    }
+    let found = within(deadline, detect::version(stream)).await;
+    found.inspect_err(|error| {
+        if error.kind() == io::ErrorKind::TimedOut {
+            place.cells().refused[Refused::DetectTimeout as usize].inc();
+        }
+    })
+}
+
+async fn within<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match tokio::time::timeout_at(deadline.into(), work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// HTTP, from the first byte to the last.
+async fn speak<S>(stream: S, version: Version, ahead: Bytes, conn: Conn, place: Place)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let limits = place.plan.limits;
+    let pulse = Arc::new(Pulse::new(&limits, version == Version::H2));
+    let (inspect, verdict) = match version {
+        Version::Http1 => {
+            place.cells().http1.inc();
+            let guard = Guard::new(limits.header_bytes + HEAD_SLACK);
+            let verdict = guard.verdict();
+            (Inspect::Heads(guard), Some(verdict))
+        }
+        Version::H2 => {
+            place.cells().h2.inc();
+            (Inspect::Frames(Frames::default()), None)
+        }
+    };
+    let Place {
+        plan,
+        worker,
+        signal,
+        slot,
+        ..
+    } = place;
+    let io = ClientIo::new(stream, ahead, inspect, pulse.clone(), limits.write_timeout, slot);
+    let dispatch = Dispatch::new(worker.clone(), plan.clone(), Arc::new(conn), verdict);
+    let service = Counted::new(dispatch, pulse.clone(), version == Version::Http1);
+    let end = match version {
+        Version::Http1 => {
+            let hyper = http1(&limits).serve_connection(TokioIo::new(io), service);
+            let hyper = pin!(hyper.with_upgrades());
+            run(hyper, |h| h.graceful_shutdown(), false, &pulse, &signal).await
+        }
+        Version::H2 => {
+            let hyper = http2(&limits).serve_connection(TokioIo::new(io), service);
+            run(pin!(hyper), |h| h.graceful_shutdown(), true, &pulse, &signal).await
+        }
+    };
+    let cells = plan.metrics.of(worker.index);
+    match end {
+        End::Done(Ok(())) => pulse.release(),
+        End::Done(Err(error)) => count(&error, version, cells),
+        End::Due if pulse.in_head() => cells.violations[Violation::Stall as usize].inc(),
+        End::Due => {}
+        End::Cut => {
+            let cut = &worker.metrics.worker.of(worker.index).drain_aborted_requests;
+            cut.add(u64::from(pulse.open()));
+        }
+    }
+}
+
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // the pulse has this timer, and one for idling that does not start anew at each request
+        .header_read_timeout(None)
+        .half_close(true)
+        .max_headers(limits.headers)
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.max(LEAST_BUFFER) + LEAST_BUFFER);
+    builder
+}
+
+fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_frame_size(H2_FRAME)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(H2_SEND_BUFFER)
+        .max_local_error_reset_streams(H2_LOCAL_RESETS)
+        .keep_alive_interval(H2_PING)
+        .keep_alive_timeout(H2_PING);
+    builder
+}
+
+/// How a connection ended.
+enum End {
+    /// hyper ended it.
+    Done(hyper::Result<()>),
+    /// Nothing came in time.
+    Due,
+    /// The drain deadline passed.
+    Cut,
+}
+
+/// Drives hyper to its end and keeps the connection's one timer. `finish` tells hyper to end: at
+/// once when closing begins (`polite`: HTTP/2, which says GOAWAY and goes on with its streams), or
+/// when the connection has been idle until it was due.
+async fn run<C>(
+    mut hyper: Pin<&mut C>,
+    finish: impl Fn(Pin<&mut C>),
+    polite: bool,
+    pulse: &Pulse,
+    signal: &Signal,
+) -> End
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut closing = pin!(signal.clone().reached(Phase::Closing));
+    let mut aborting = pin!(signal.clone().reached(Phase::Aborting));
+    let mut alarm = Alarm::new(pulse);
+    poll_fn(|cx| {
+        if let Poll::Ready(outcome) = hyper.as_mut().poll(cx) {
+            return Poll::Ready(End::Done(outcome));
+        }
+        if !pulse.closing() && closing.as_mut().poll(cx).is_ready() {
+            pulse.close();
+            if polite {
+                finish(hyper.as_mut());
+                cx.waker().wake_by_ref();
+            }
+        }
+        if pulse.closing() && aborting.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::Cut);
+        }
+        while alarm.poll(pulse, cx).is_ready() {
+            if pulse.in_head() || alarm.last_call() {
+                return Poll::Ready(End::Due);
+            }
+            finish(hyper.as_mut());
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The one timer of a connection.
+struct Alarm {
+    timer: Pin<Box<Sleep>>,
+    armed: Instant,
+    /// hyper was told to finish; it has until the timer fires again.
+    finishing: bool,
+}
+
+impl Alarm {
+    fn new(pulse: &Pulse) -> Self {
+        let armed = pulse.due().unwrap_or_else(far);
+        Alarm {
+            timer: Box::pin(tokio::time::sleep_until(armed.into())),
+            armed,
+            finishing: false,
+        }
+    }
+
+    fn arm(&mut self, at: Instant) {
+        self.armed = at;
+        self.timer.as_mut().reset(at.into());
+    }
+
+    /// Ready when the connection is due.
+    fn poll(&mut self, pulse: &Pulse, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let due = pulse.due().unwrap_or_else(far);
+            if due < self.armed && !self.finishing {
+                self.arm(due);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            if due <= clock::now() || self.finishing {
+                return Poll::Ready(());
+            }
+            self.arm(due);
+        }
+    }
+
+    /// Whether hyper was told to finish already; else the time for that begins.
+    fn last_call(&mut self) -> bool {
+        self.arm(clock::now() + FINISH);
+        std::mem::replace(&mut self.finishing, true)
+    }
+}
+
+fn far() -> Instant {
+    clock::now() + FAR
+}
+
+/// What a failed connection says of its client.
+fn count(error: &hyper::Error, version: Version, cells: &ListenerCells) {
+    let violation = match version {
+        _ if error.is_parse_too_large() => Violation::FieldSize,
+        _ if error.is_parse() => Violation::Parse,
+        _ if error.is_timeout() => Violation::Stall,
+        Version::H2 if is_h2_violation(error) => Violation::H2,
+        _ => return,
+    };
+    cells.violations[violation as usize].inc();
+}
+
+/// Whether it was we who ended the connection for what the client sent.
+fn is_h2_violation(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            let budget = h2.get_io().is_some_and(|e| e.kind() == io::ErrorKind::InvalidData);
+            return budget || (h2.is_library() && h2.is_go_away());
+        }
+        source = cause.source();
+    }
+    false
+}

@@ -1,0 +1,209 @@
+//! A look at HTTP/2 frame headers as they come in, for what h2 has no timer or budget for.
+//!
+//! Nine bytes of each frame are read and its payload is passed over, nothing is changed. It knows
+//! whether a header block is unfinished (the pulse then closes a client that sends it too slowly)
+//! and counts what costs a client nothing: resets and control frames. A connection that spends
+//! its budget is cut.
+
+use std::io;
+
+const PREFACE_BYTES: u64 = 24;
+const FRAME_HEADER: usize = 9;
+
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const RST_STREAM: u8 = 0x3;
+const WINDOW_UPDATE: u8 = 0x8;
+const CONTINUATION: u8 = 0x9;
+const END_HEADERS: u8 = 0x4;
+
+/// Resets a connection may send before they are measured against its requests.
+const RESETS: u64 = 100;
+/// Control and empty frames allowed beside those that come with requests and data.
+const IDLE_FRAMES: u64 = 1_000;
+/// Frames of one header block.
+const CONTINUATIONS: u32 = 32;
+
+/// Follows the frames of one connection.
+#[derive(Debug)]
+pub(super) struct Frames {
+    /// Bytes of the preface or of the frame's payload that are still to come.
+    skip: u64,
+    header: [u8; FRAME_HEADER],
+    filled: usize,
+    preface: bool,
+    /// Between a HEADERS frame and its END_HEADERS.
+    block: bool,
+    last_of_block: bool,
+    continuations: u32,
+    requests: u64,
+    resets: u64,
+    /// Frames that did nothing, less what requests and data have earned.
+    idle: u64,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Frames {
+            skip: PREFACE_BYTES,
+            header: [0; FRAME_HEADER],
+            filled: 0,
+            preface: true,
+            block: false,
+            last_of_block: false,
+            continuations: 0,
+            requests: 0,
+            resets: 0,
+            idle: 0,
+        }
+    }
+}
+
+impl Frames {
+    /// Whether the preface or a header block is unfinished.
+    pub(super) fn in_head(&self) -> bool {
+        self.preface || self.block
+    }
+
+    /// Looks at the next bytes.
+    ///
+    /// # Errors
+    /// Where a budget is spent.
+    pub(super) fn inspect(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let taken = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+                self.skip -= taken as u64;
+                bytes = &bytes[taken..];
+                if self.skip == 0 {
+                    self.payload_ended();
+                }
+                continue;
+            }
+            let taken = bytes.len().min(FRAME_HEADER - self.filled);
+            self.header[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+            self.filled += taken;
+            bytes = &bytes[taken..];
+            if self.filled == FRAME_HEADER {
+                self.filled = 0;
+                self.frame()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn payload_ended(&mut self) {
+        self.preface = false;
+        if self.last_of_block {
+            self.block = false;
+        }
+    }
+
+    fn frame(&mut self) -> io::Result<()> {
+        let [a, b, c, kind, flags, ..] = self.header;
+        let length = u64::from(u32::from_be_bytes([0, a, b, c]));
+        match kind {
+            HEADERS => {
+                self.requests += 1;
+                self.continuations = 0;
+                self.idle = self.idle.saturating_sub(10);
+                self.begin(flags);
+            }
+            CONTINUATION => {
+                self.continuations += 1;
+                self.begin(flags);
+            }
+            DATA if length > 0 => self.idle = self.idle.saturating_sub(1),
+            RST_STREAM => self.resets += 1,
+            WINDOW_UPDATE => {}
+            _ => self.idle += 1,
+        }
+        self.skip = length;
+        if length == 0 {
+            self.payload_ended();
+        }
+        self.budgets()
+    }
+
+    fn begin(&mut self, flags: u8) {
+        self.block = true;
+        self.last_of_block = flags & END_HEADERS != 0;
+    }
+
+    fn budgets(&self) -> io::Result<()> {
+        let spent = if self.continuations > CONTINUATIONS {
+            "too many CONTINUATION frames"
+        } else if self.resets > RESETS && self.resets * 2 > self.requests {
+            "too many resets"
+        } else if self.idle > IDLE_FRAMES {
+            "too many frames without use"
+        } else {
+            return Ok(());
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidData, spent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
+        let mut bytes = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
+        bytes.extend(std::iter::repeat_n(0, usize::from(length)));
+        bytes
+    }
+
+    fn greeted() -> Frames {
+        let mut frames = Frames::default();
+        frames.inspect(PREFACE).expect("the preface is free");
+        frames
+    }
+
+    #[test]
+    fn a_header_block_is_unfinished_until_the_last_byte_of_its_last_frame() {
+        let mut bytes = PREFACE.to_vec();
+        bytes.extend(frame(0x4, 0, 12));
+        let calm = bytes.len();
+        bytes.extend(frame(HEADERS, 0, 5));
+        bytes.extend(frame(CONTINUATION, END_HEADERS, 3));
+        let end = bytes.len();
+        bytes.extend(frame(DATA, 1, 4));
+        let mut frames = Frames::default();
+        for (at, byte) in bytes.iter().enumerate() {
+            frames.inspect(&[*byte]).expect("within the budgets");
+            let read = at + 1;
+            let expected = read < PREFACE.len() || (read >= calm + FRAME_HEADER && read < end);
+            assert_eq!(frames.in_head(), expected, "after {read} bytes");
+        }
+    }
+
+    #[test]
+    fn rapid_resets_are_cut_and_a_client_that_cancels_now_and_then_is_not() {
+        let mut frames = greeted();
+        let pair = [frame(HEADERS, END_HEADERS, 1), frame(RST_STREAM, 0, 4)].concat();
+        let survived = (0..1_000).take_while(|_| frames.inspect(&pair).is_ok()).count();
+        assert_eq!(survived, 100);
+        let mut frames = greeted();
+        let calm = [frame(HEADERS, END_HEADERS, 1), pair].concat();
+        for _ in 0..1_000 {
+            frames.inspect(&calm).expect("half of the requests may be cancelled");
+        }
+    }
+
+    #[test]
+    fn floods_of_control_frames_and_continuations_are_cut() {
+        for (kind, length) in [(0x6, 8), (0x4, 0), (0x2, 5), (DATA, 0)] {
+            let mut frames = greeted();
+            let flood = frame(kind, 0, length);
+            let survived = (0..5_000).take_while(|_| frames.inspect(&flood).is_ok()).count();
+            assert_eq!(survived, 1_000);
+        }
+        let mut frames = greeted();
+        frames.inspect(&frame(HEADERS, 0, 1)).expect("a block may begin");
+        let one = frame(CONTINUATION, 0, 1);
+        assert_eq!((0..99).take_while(|_| frames.inspect(&one).is_ok()).count(), 32);
+    }
+}

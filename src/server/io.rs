@@ -1,0 +1,280 @@
+//! The bytes of one client connection, on their way to and from hyper.
+//!
+//! Replays what was read before hyper came (detection, PROXY header), shows every byte to the
+//! guard or the frame counter, notes in the pulse where a head begins and ends, cuts a client that
+//! takes nothing of its answer for `write_timeout`, and closes without losing the last answer. It
+//! holds the connection's [`Slot`], so that a tunnel counts until its end. Bytes are never changed.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::frames::Frames;
+use super::guard::Guard;
+use super::pulse::Pulse;
+use super::slot::Slot;
+use crate::clock;
+
+/// What a stalled client must take within `write_timeout` not to be cut.
+const LEAST_PROGRESS: usize = 1024;
+/// How long the rest of a refused request is read, so that the refusal is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Who looks at the incoming bytes.
+#[derive(Debug)]
+pub(super) enum Inspect {
+    /// HTTP/1.
+    Heads(Guard),
+    /// HTTP/2.
+    Frames(Frames),
+}
+
+/// A client connection as hyper sees it.
+#[derive(Debug)]
+pub(super) struct ClientIo<S> {
+    stream: S,
+    ahead: Bytes,
+    inspect: Inspect,
+    pulse: Arc<Pulse>,
+    write_timeout: Duration,
+    stall: Option<Stall>,
+    linger: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+    shut: bool,
+    _slot: Slot,
+}
+
+/// A write that waits.
+#[derive(Debug)]
+struct Stall {
+    timer: Pin<Box<Sleep>>,
+    waiting: bool,
+    progress: usize,
+}
+
+impl<S> ClientIo<S> {
+    /// `ahead` are bytes of HTTP that were read from `stream` already.
+    pub(super) fn new(
+        stream: S,
+        ahead: Bytes,
+        inspect: Inspect,
+        pulse: Arc<Pulse>,
+        write_timeout: Duration,
+        slot: Slot,
+    ) -> Self {
+        ClientIo {
+            stream,
+            ahead,
+            inspect,
+            pulse,
+            write_timeout,
+            stall: None,
+            linger: None,
+            ended: false,
+            shut: false,
+            _slot: slot,
+        }
+    }
+
+    /// Shows new bytes to whoever looks at them; says how many may pass.
+    fn look(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.inspect {
+            Inspect::Heads(guard) => {
+                let pass = guard.inspect(bytes)?;
+                self.pulse.head(guard.in_head());
+                Ok(pass)
+            }
+            Inspect::Frames(frames) => {
+                frames.inspect(bytes)?;
+                self.pulse.head(frames.in_head());
+                if !frames.in_head() {
+                    self.pulse.greet();
+                }
+                Ok(bytes.len())
+            }
+        }
+    }
+
+    fn holds(&self) -> bool {
+        matches!(&self.inspect, Inspect::Heads(guard) if guard.holds())
+    }
+
+    /// After a write: starts or stops the stall timer, and cuts a client that takes too little.
+    fn wrote(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<usize>>,
+        whole: usize,
+    ) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Ready(Ok(n)) => {
+                if let Some(stall) = &mut self.stall {
+                    stall.progress += n;
+                    stall.waiting &= n < whole;
+                }
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.stalled(cx),
+        }
+    }
+
+    fn stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let wait = self.write_timeout;
+        let stall = self.stall.get_or_insert_with(|| Stall {
+            timer: Box::pin(tokio::time::sleep(wait)),
+            waiting: true,
+            progress: 0,
+        });
+        let mut again = !std::mem::replace(&mut stall.waiting, true);
+        loop {
+            if again {
+                stall.progress = 0;
+                let until = tokio::time::Instant::from_std(clock::now() + wait);
+                stall.timer.as_mut().reset(until);
+            }
+            ready!(stall.timer.as_mut().poll(cx));
+            if stall.progress < LEAST_PROGRESS {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            again = true;
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> ClientIo<S> {
+    fn fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            self.ended = buf.filled().len() == before && buf.remaining() > 0;
+            return Poll::Ready(Ok(()));
+        }
+        let taken = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead[..taken]);
+        self.ahead.advance(taken);
+        if self.ahead.is_empty() {
+            self.ahead = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads away what a client still sends, until it closes or the time is over: to close with
+    /// unread bytes would reset the connection and take the answer with it.
+    fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = [0u8; 2048];
+        for _ in 0..16 {
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buf = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => self.linger(),
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => match &mut self.linger {
+                    Some(timer) => return timer.as_mut().poll(cx).map(Ok),
+                    None => return Poll::Ready(Ok(())),
+                },
+            }
+        }
+        if let Some(timer) = &mut self.linger {
+            ready!(timer.as_mut().poll(cx));
+            return Poll::Ready(Ok(()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn linger(&mut self) {
+        self.linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+    }
+
+    /// Whether the client is in the middle of a request, or was refused.
+    fn unfinished(&self) -> bool {
+        match &self.inspect {
+            Inspect::Heads(guard) => !guard.between() || guard.in_head(),
+            Inspect::Frames(_) => false,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.pulse.released() {
+            return this.fill(cx, buf);
+        }
+        if this.holds() {
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(this.fill(cx, buf))?;
+        let new = buf.filled().len() - before;
+        let pass = this.look(&buf.filled()[before..])?;
+        buf.set_filled(before + pass);
+        if pass == 0 && new > 0 {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(cx, outcome, buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(cx, outcome, bufs.iter().map(|b| b.len()).sum())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Pending => self.stalled(cx),
+            ready => ready,
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shut {
+            match Pin::new(&mut self.stream).poll_shutdown(cx) {
+                Poll::Pending => return self.stalled(cx),
+                Poll::Ready(outcome) => outcome?,
+            }
+            self.shut = true;
+            if self.unfinished() {
+                self.linger();
+            }
+        }
+        if self.pulse.released() {
+            return Poll::Ready(Ok(()));
+        }
+        self.drain(cx)
+    }
+}

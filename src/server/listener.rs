@@ -1,0 +1,222 @@
+//! The accept loop of one listener on one worker.
+//!
+//! Takes a few sockets at each wake and lets others run; pauses at a cap and backs off when
+//! descriptors or memory are short, without spinning and with at most one log line a second; hands
+//! a fresh socket to the worker with the fewest connections when this one holds clearly more. On
+//! closing it empties the accept queue first: those clients were told that they are connected.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::connection::{self, Accepted, Place};
+use super::drain::{Phase, Signal};
+use super::slot::Slot;
+use super::thread::{Fresh, Local, Order};
+use crate::clock;
+use crate::plan::listener::ListenerPlan;
+use crate::telemetry::handles::Refused;
+
+/// Sockets taken before others run.
+const BATCH: usize = 16;
+/// How often a paused loop looks whether it may go on.
+const PAUSE: Duration = Duration::from_millis(10);
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LAST_BACKOFF: Duration = Duration::from_secs(1);
+/// The kernel's own limit on unacknowledged data, behind `write_timeout`.
+const USER_TIMEOUT_SLACK: Duration = Duration::from_secs(15);
+
+/// One listener on one worker.
+pub(super) struct AcceptLoop {
+    /// As it was when the socket was bound: where a reload has removed the listener, clients in
+    /// its queue are still served by this.
+    pub(super) first: Arc<ListenerPlan>,
+    pub(super) socket: TcpListener,
+    pub(super) local: Arc<Local>,
+    pub(super) signal: Signal,
+    /// This listener's connections, over all workers.
+    pub(super) open: Arc<AtomicU32>,
+}
+
+impl AcceptLoop {
+    /// Accepts until closing begins; then empties the queue and closes the socket.
+    pub(super) async fn run(self) {
+        let mut backoff = Backoff::default();
+        tokio::select! {
+            () = self.signal.clone().reached(Phase::Closing) => {}
+            () = async { loop { self.turn(&mut backoff).await } } => {}
+        }
+        while let Some(Ok((stream, peer))) = now(&self.socket).await {
+            self.place(stream, peer);
+        }
+    }
+
+    /// One wake: waits for room and a client, takes a few.
+    async fn turn(&self, backoff: &mut Backoff) {
+        self.room().await;
+        let mut next = self.socket.accept().await;
+        for _ in 0..BATCH {
+            match next {
+                Ok((stream, peer)) => {
+                    backoff.clear();
+                    self.place(stream, peer);
+                }
+                Err(error) if is_short(&error) => {
+                    self.count(Refused::Descriptors);
+                    return backoff.wait(&self.first.name, &error).await;
+                }
+                // the client went away before we came (ECONNABORTED, EPROTO)
+                Err(_) => {}
+            }
+            if self.is_full() {
+                return;
+            }
+            match now(&self.socket).await {
+                Some(outcome) => next = outcome,
+                None => return,
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+
+    fn plan(&self) -> Arc<ListenerPlan> {
+        let current = self.local.worker.listener(&self.first.name);
+        current.unwrap_or_else(|| self.first.clone())
+    }
+
+    fn is_full(&self) -> bool {
+        let plan = self.local.worker.view().plan.clone();
+        let own = plan.listeners.get(&self.first.name);
+        let cap = own.and_then(|l| l.max_connections).unwrap_or(u32::MAX);
+        self.local.counts.total() >= plan.server.max_connections || self.open.load(Relaxed) >= cap
+    }
+
+    /// Waits until there is room below the caps.
+    async fn room(&self) {
+        if !self.is_full() {
+            return;
+        }
+        self.count(Refused::Cap);
+        while self.is_full() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn count(&self, why: Refused) {
+        let cells = self.first.metrics.of(self.local.worker.index);
+        cells.refused[why as usize].inc();
+    }
+
+    /// Serves a fresh socket here, or hands it to the worker with the fewest.
+    fn place(&self, stream: TcpStream, peer: SocketAddr) {
+        let own = self.local.worker.index;
+        self.local.worker.metrics.worker.of(own).accepts.inc();
+        let plan = self.plan();
+        let open = self.open.clone();
+        let target = match self.signal.phase() {
+            Phase::Closing | Phase::Aborting => own,
+            _ => self.local.counts.place(own),
+        };
+        if target == own {
+            return serve(&self.local, plan, open, self.signal.clone(), stream, peer);
+        }
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        let fresh = Fresh {
+            plan,
+            open,
+            stream,
+            peer,
+        };
+        // a worker that is gone is the end of the process, and so of this client
+        self.local.peers[target].send(Order::Serve(fresh)).ok();
+    }
+}
+
+/// Starts a connection on this worker.
+pub(super) fn serve(
+    local: &Local,
+    plan: Arc<ListenerPlan>,
+    open: Arc<AtomicU32>,
+    signal: Signal,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    prepare(&stream, &plan);
+    let slot = Slot::take(
+        local.worker.index,
+        local.counts.clone(),
+        open,
+        local.worker.metrics.clone(),
+        plan.metrics.clone(),
+    );
+    let place = Place {
+        plan,
+        worker: local.worker.clone(),
+        handshakes: local.handshakes.clone(),
+        signal,
+        slot,
+    };
+    tokio::spawn(connection::serve(Accepted {
+        stream,
+        peer,
+        place,
+    }));
+}
+
+/// Socket options. They are worth having and not worth losing a client for.
+fn prepare(stream: &TcpStream, plan: &ListenerPlan) {
+    let timeout = plan.limits.write_timeout + USER_TIMEOUT_SLACK;
+    let set = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(stream).set_tcp_user_timeout(Some(timeout)));
+    if let Err(error) = set {
+        tracing::debug!(%error, "socket option not set");
+    }
+}
+
+/// The next client that is in the queue already.
+async fn now(socket: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    tokio::select! {
+        biased;
+        outcome = socket.accept() => Some(outcome),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// Whether accepting failed for want of descriptors or memory, so that trying again at once would
+/// only spin.
+fn is_short(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
+/// Waiting that doubles, and one log line a second.
+#[derive(Default)]
+struct Backoff {
+    wait: Duration,
+    logged: Option<Instant>,
+}
+
+impl Backoff {
+    fn clear(&mut self) {
+        self.wait = Duration::ZERO;
+    }
+
+    async fn wait(&mut self, listener: &str, error: &io::Error) {
+        self.wait = (self.wait * 2).clamp(FIRST_BACKOFF, LAST_BACKOFF);
+        let now = clock::now();
+        if self.logged.is_none_or(|at| now.duration_since(at) >= Duration::from_secs(1)) {
+            self.logged = Some(now);
+            tracing::error!(listener, %error, "cannot accept; waiting");
+        }
+        tokio::time::sleep(self.wait).await;
+    }
+}

@@ -1,0 +1,147 @@
+//! Where one client connection stands in time, for its one timer.
+//!
+//! The IO notes when a request head begins and ends, the service how many requests are open; the
+//! connection's task asks [`Pulse::due`] for the moment at which it must be closed. So a
+//! connection has one timer that is moved only when it fires or an earlier moment appears, and a
+//! request registers none. All of it runs on one worker; the atomics are there so that types stay
+//! `Send`, and are never contended.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::plan::listener::Limits;
+
+/// How long an idle connection is kept open once it is to close: a request may be on its way.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// The times of one connection.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    opened: Instant,
+    /// Several requests at once: a head may be unfinished beside open requests (HTTP/2).
+    multiplexed: bool,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    open: AtomicU32,
+    /// The client has said something whole: a request, or the HTTP/2 preface.
+    greeted: AtomicBool,
+    /// Nanoseconds since `opened` when the last request ended.
+    idle_since: AtomicU64,
+    /// When the unfinished head began; 0: there is none.
+    head_since: AtomicU64,
+    /// When closing began; 0: it has not.
+    closing_since: AtomicU64,
+    released: AtomicBool,
+}
+
+impl Pulse {
+    /// Of a connection that begins now.
+    pub(super) fn new(limits: &Limits, multiplexed: bool) -> Self {
+        Pulse {
+            opened: clock::now(),
+            multiplexed,
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+            open: AtomicU32::new(0),
+            greeted: AtomicBool::new(false),
+            idle_since: AtomicU64::new(0),
+            head_since: AtomicU64::new(0),
+            closing_since: AtomicU64::new(0),
+            released: AtomicBool::new(false),
+        }
+    }
+
+    fn elapsed(&self) -> u64 {
+        let nanos = clock::now().duration_since(self.opened).as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// After each read: whether a request head has begun and not ended.
+    pub(super) fn head(&self, unfinished: bool) {
+        let noted = self.head_since.load(Relaxed) != 0;
+        if unfinished != noted {
+            let since = if unfinished { self.elapsed() } else { 0 };
+            self.head_since.store(since, Relaxed);
+        }
+    }
+
+    /// The client has shown what it speaks: from here on it may be idle.
+    pub(super) fn greet(&self) {
+        if !self.greeted.swap(true, Relaxed) {
+            self.idle_since.store(self.elapsed(), Relaxed);
+        }
+    }
+
+    /// A request has begun.
+    pub(super) fn begin(&self) {
+        self.greeted.store(true, Relaxed);
+        self.open.store(self.open.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// A request has ended, body and all.
+    pub(super) fn end(&self) {
+        let open = self.open.load(Relaxed).saturating_sub(1);
+        self.open.store(open, Relaxed);
+        if open == 0 {
+            self.idle_since.store(self.elapsed(), Relaxed);
+        }
+    }
+
+    /// Requests begun and not ended.
+    pub(super) fn open(&self) -> u32 {
+        self.open.load(Relaxed)
+    }
+
+    /// The connection is to close as soon as it politely can.
+    pub(super) fn close(&self) {
+        self.closing_since.store(self.elapsed(), Relaxed);
+    }
+
+    /// Whether [`Pulse::close`] was called.
+    pub(super) fn closing(&self) -> bool {
+        self.closing_since.load(Relaxed) != 0
+    }
+
+    /// The connection is no longer HTTP: its bytes are a tunnel's.
+    pub(super) fn release(&self) {
+        self.released.store(true, Relaxed);
+    }
+
+    /// Whether [`Pulse::release`] was called.
+    pub(super) fn released(&self) -> bool {
+        self.released.load(Relaxed)
+    }
+
+    /// Whether a head has begun and not ended.
+    pub(super) fn in_head(&self) -> bool {
+        self.head_since.load(Relaxed) != 0
+    }
+
+    /// When the connection must be closed if nothing happens until then; `None` while requests
+    /// are open, which have limits of their own.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let head = self.head_since.load(Relaxed);
+        let idle = self.idle_since.load(Relaxed);
+        let at = |nanos: u64, wait: Duration| Some(self.opened + Duration::from_nanos(nanos) + wait);
+        if self.open() > 0 {
+            return if self.multiplexed && head != 0 {
+                at(head, self.header_timeout)
+            } else {
+                None
+            };
+        }
+        if head != 0 {
+            let begun = if self.multiplexed { head } else { head.max(idle) };
+            return at(begun, self.header_timeout);
+        }
+        if !self.greeted.load(Relaxed) {
+            return at(0, self.header_timeout);
+        }
+        let closing = self.closing_since.load(Relaxed);
+        if closing != 0 {
+            return at(closing.max(idle), LAST_CALL);
+        }
+        at(idle, self.idle_timeout)
+    }
+}

@@ -14,7 +14,7 @@ use http_body_util::Full;
 use serde_json::json;
 
 use super::{Context, ReloadOutcome, Scope, page};
-use crate::telemetry::openmetrics;
+use crate::telemetry::expose::openmetrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";

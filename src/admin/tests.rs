@@ -195,6 +195,7 @@ fn the_page_escapes_all_it_shows_and_fetches_nothing() {
     assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"));
     assert!(page.contains("api.example.com &quot;/v1/*&quot; &amp; more"));
     assert!(page.contains("1d 2h"));
+    assert!(page.contains("1\u{202f}204\u{202f}311"));
     for foreign in ["<script", "http://", "https://", "src=", "@import", "url("] {
         assert!(!page.contains(foreign), "{foreign}");
     }
@@ -240,6 +241,17 @@ async fn only_a_post_of_this_site_or_of_a_tool_changes_anything() {
     assert_eq!(status(&ask(address, "POST /reload", &own).await), "200");
     let post = ask(address, "POST /status", "").await;
     assert!(status(&post) == "405" && post.contains("allow: GET, HEAD\r\n"));
+}
+
+#[tokio::test]
+async fn a_foreign_name_does_not_lead_to_a_loopback_address() {
+    let (address, _) = start(Scope::Full).await;
+    let mut stream = TcpStream::connect(address).await.expect("listening");
+    let head = "GET /config HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert_eq!(status(&answer), "421");
 }
 
 #[tokio::test]

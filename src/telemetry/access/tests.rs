@@ -144,6 +144,18 @@ fn lines_of_all_workers_reach_the_file() {
 }
 
 #[test]
+fn a_line_takes_the_older_ones_along_when_they_have_waited() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.log");
+    let (logs, mut writer, control) = open(&to_file(&path), 1).expect("opened");
+    logs[0].log(&record());
+    logs[0].0.buffer.lock().oldest -= AGE;
+    logs[0].log(&record());
+    writer.step();
+    assert_eq!(control.counts(), (2, 0));
+}
+
+#[test]
 fn a_writer_that_does_not_keep_up_costs_lines_and_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("access.log");

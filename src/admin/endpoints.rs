@@ -6,15 +6,16 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, ORIGIN,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
+use super::origin::{foreign, names_this_machine};
 use super::{Context, ReloadOutcome, Scope, page};
-use crate::telemetry::openmetrics;
+use crate::telemetry::expose::openmetrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -87,9 +88,22 @@ impl Endpoint {
     }
 }
 
+/// An address, as far as its answers depend on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) scope: Scope,
+    /// Bound to loopback: only this machine's names lead here.
+    pub(super) loopback: bool,
+}
+
 /// The answer to a request. Its body is never read.
-pub(super) async fn answer<B>(request: Request<B>, scope: Scope, context: &dyn Context) -> Answer {
+pub(super) async fn answer<B>(request: Request<B>, place: Place, context: &dyn Context) -> Answer {
     let (head, _) = request.into_parts();
+    let Place { scope, loopback } = place;
+    if loopback && !names_this_machine(&head.headers) {
+        let why = "this address goes by no such name\n";
+        return plain(StatusCode::MISDIRECTED_REQUEST, why.into());
+    }
     let Some(endpoint) = find(head.uri.path(), scope) else {
         return plain(StatusCode::NOT_FOUND, listing(scope));
     };
@@ -192,22 +206,6 @@ async fn reload(context: &dyn Context) -> Answer {
         "changes": report.changes,
     });
     pretty(status, &said)
-}
-
-/// Whether a browser says that a page of another site sent this. Tools say nothing and may.
-fn foreign(headers: &HeaderMap) -> bool {
-    let text = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
-    let site = text(HeaderName::from_static("sec-fetch-site"));
-    if site.is_some_and(|s| s != b"same-origin" && s != b"none") {
-        return true;
-    }
-    text(ORIGIN).is_some_and(|origin| {
-        let host = text(HOST).unwrap_or_default();
-        origin
-            .strip_prefix(b"http://")
-            .or(origin.strip_prefix(b"https://"))
-            != Some(host)
-    })
 }
 
 /// The weight that Accept gives a media type by its name (RFC 9110 12.5.1); 0 if it does not.

@@ -7,11 +7,13 @@
 //!
 //! * `server`: connections and their limits
 //! * `endpoints`: what is answered
+//! * `origin`: who makes a browser ask
 //! * `status`, `page`: the state of the process, and how people see it
 //! * `healthcheck`: the other end, for `weir healthcheck`
 
 mod endpoints;
 mod healthcheck;
+mod origin;
 mod page;
 mod server;
 pub mod status;

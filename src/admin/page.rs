@@ -129,7 +129,7 @@ fn upstream(out: &mut String, upstream: &Upstream) -> fmt::Result {
         Escaped(&upstream.protocol),
         Escaped(&upstream.balance)
     )?;
-    let (tries, failed) = (upstream.attempts, upstream.failures);
+    let (tries, failed) = (grouped(upstream.attempts), grouped(upstream.failures));
     write!(
         out,
         ", {} in flight, {tries} tries, {failed} failed",
@@ -249,12 +249,26 @@ fn wide(out: &mut String, text: &str) -> fmt::Result {
 }
 
 fn number(out: &mut String, number: impl Display) -> fmt::Result {
-    write!(out, "<td class=\"n\">{number}</td>")
+    write!(out, "<td class=\"n\">{}</td>", grouped(number))
 }
 
 fn failures(out: &mut String, count: u64) -> fmt::Result {
     let class = if count == 0 { "n quiet" } else { "n warn" };
-    write!(out, "<td class=\"{class}\">{count}</td>")
+    write!(out, "<td class=\"{class}\">{}</td>", grouped(count))
+}
+
+/// `1 204 311`, with narrow spaces that do not break.
+fn grouped(number: impl Display) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + 12);
+    for (at, digit) in digits.char_indices() {
+        let left = digits.len() - at;
+        if left.is_multiple_of(3) && out.ends_with(|c: char| c.is_ascii_digit()) {
+            out.push('\u{202f}');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 /// `3d 4h`, `4h 5m`, `5m 6s`, `6s`.

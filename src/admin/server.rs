@@ -26,7 +26,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use super::{Context, Scope, endpoints};
+use super::endpoints::{self, Place};
+use super::{Context, Scope};
 use crate::error::BoxError;
 
 /// Connections at once; more wait in the kernel's queue.
@@ -44,6 +45,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Serves until dropped. Connections end with it.
 pub async fn serve(listener: TcpListener, scope: Scope, context: Arc<dyn Context>) {
+    let loopback = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
+    let place = Place { scope, loopback };
     let mut connections = JoinSet::new();
     loop {
         if connections.len() >= CONNECTIONS {
@@ -54,7 +57,7 @@ pub async fn serve(listener: TcpListener, scope: Scope, context: Arc<dyn Context
         }
         match listener.accept().await {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, scope, context.clone()));
+                connections.spawn(connection(stream, place, context.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the admin address cannot accept");
@@ -70,16 +73,16 @@ fn reap(ended: Option<Result<(), tokio::task::JoinError>>) {
     }
 }
 
-async fn connection(stream: TcpStream, scope: Scope, context: Arc<dyn Context>) {
+async fn connection(stream: TcpStream, place: Place, context: Arc<dyn Context>) {
     // a client that hurries or vanishes is no news
-    if let Err(error) = converse(stream, scope, context).await {
+    if let Err(error) = converse(stream, place, context).await {
         tracing::debug!(%error, "admin connection");
     }
 }
 
 async fn converse(
     stream: TcpStream,
-    scope: Scope,
+    place: Place,
     context: Arc<dyn Context>,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
@@ -89,7 +92,7 @@ async fn converse(
             .header_read_timeout(HEADER)
             .max_headers(64)
             .max_buf_size(16 * 1024)
-            .serve_connection(TokioIo::new(stream), service(scope, context))
+            .serve_connection(TokioIo::new(stream), service(place, context))
     );
     if let Ok(ended) = timeout(AGE, connection.as_mut()).await {
         return Ok(ended?);
@@ -106,13 +109,13 @@ type Answer = UnsyncBoxBody<Bytes, BoxError>;
 
 /// hyper's service over the endpoints: panics caught, bodies and answers limited.
 fn service(
-    scope: Scope,
+    place: Place,
     context: Arc<dyn Context>,
 ) -> impl Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible, Future: Send>
 {
     let answer = tower::service_fn(move |request| {
         let context = context.clone();
-        async move { Ok::<_, Infallible>(endpoints::answer(request, scope, &*context).await) }
+        async move { Ok::<_, Infallible>(endpoints::answer(request, place, &*context).await) }
     });
     let limited = RequestBodyLimitLayer::new(BODY).layer(answer);
     let timed =

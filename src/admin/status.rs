@@ -5,6 +5,9 @@
 
 use serde::Serialize;
 
+use crate::error::Reason;
+use crate::telemetry::handles::{ListenerMetrics, Metrics, Reasons, RouteMetrics, UpstreamMetrics};
+
 /// Everything `/status` shows.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Status {
@@ -151,4 +154,97 @@ pub struct Worker {
     pub generation: i64,
     /// Connections accepted so far.
     pub accepts: u64,
+}
+
+impl Listener {
+    /// With its numbers.
+    #[must_use]
+    pub fn counted(self, cells: &ListenerMetrics) -> Self {
+        Listener {
+            connections: cells.sum(|c| c.connections.get()),
+            connections_total: cells.sum(|c| c.http1.get() + c.h2.get()),
+            ..self
+        }
+    }
+}
+
+impl Route {
+    /// With its numbers.
+    #[must_use]
+    pub fn counted(self, cells: &RouteMetrics) -> Self {
+        let answers = |class: &str| -> u64 {
+            let codes = cells.iter().flat_map(|c| c.codes.counts());
+            let of_class = codes.filter(|(code, _)| code.starts_with(class));
+            of_class.map(|(_, count)| count).sum()
+        };
+        Route {
+            in_flight: cells.sum(|c| c.in_flight.get()),
+            requests: answers(""),
+            server_errors: answers("5"),
+            errors: cells.sum(|c| all(&c.errors)),
+            ..self
+        }
+    }
+}
+
+impl Upstream {
+    /// With its numbers.
+    #[must_use]
+    pub fn counted(self, cells: &UpstreamMetrics) -> Self {
+        let failures = cells.sum(|c| c.server_error.get() + all(&c.failed));
+        let others: u64 = cells.sum(|c| c.ok.get() + c.cancelled.get());
+        Upstream {
+            in_flight: cells.sum(|c| c.in_flight.get()),
+            attempts: others + failures,
+            failures,
+            ..self
+        }
+    }
+}
+
+/// Every worker with its numbers.
+pub fn workers(metrics: &Metrics) -> Vec<Worker> {
+    let own = metrics.worker.iter().take(metrics.workers());
+    own.enumerate()
+        .map(|(index, cells)| Worker {
+            index,
+            connections: cells.connections.get(),
+            in_flight: cells.requests_in_flight.get(),
+            generation: cells.config_generation.get(),
+            accepts: cells.accepts.get(),
+        })
+        .collect()
+}
+
+fn all(reasons: &Reasons) -> u64 {
+    Reason::ALL.iter().map(|r| reasons.get(*r)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_the_sums_over_the_workers() {
+        let metrics = Metrics::new(2);
+        let (route, upstream) = (metrics.route("api"), metrics.upstream("app"));
+        for worker in 0..2 {
+            route.of(worker).codes.inc_code(200);
+            route.of(worker).codes.inc_code(502);
+            route.of(worker).errors.inc(Reason::ConnectionRefused);
+            upstream.of(worker).ok.inc();
+            upstream.of(worker).failed.inc(Reason::ConnectionRefused);
+            metrics.worker.of(worker).accepts.add(5);
+        }
+        let route = Route::default().counted(&route);
+        assert_eq!(
+            (route.requests, route.server_errors, route.errors),
+            (4, 2, 2)
+        );
+        let upstream = Upstream::default().counted(&upstream);
+        assert_eq!((upstream.attempts, upstream.failures), (4, 2));
+        let workers = workers(&metrics);
+        assert_eq!(workers.len(), 2);
+        assert_eq!(workers[1].accepts, 5);
+    }
 }

@@ -58,11 +58,10 @@ impl Diagnostics {
         if variable().is_some() {
             return;
         }
-        if let Err(error) = self
-            .filter
-            .reload(EnvFilter::default().add_directive(level.into()))
-        {
-            tracing::warn!(%error, "the log level cannot be changed");
+        let changed =
+            filter(level, None).and_then(|f| self.filter.reload(f).map_err(|e| e.to_string()));
+        if let Err(error) = changed {
+            tracing::warn!(error, "the log level cannot be changed");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! * `names`: every metric once
 //! * `cells`: numbers with one writer
 //! * `handles`: the numbers of each route, upstream, listener and worker
-//! * `expose`, `openmetrics`: all numbers as text, at scrape time
+//! * `expose`: all numbers as text, at scrape time
 //! * `process`: the process as the kernel sees it
 //! * `estimate`: how many series a config can come to
 //! * `access`: one JSON line per request
@@ -17,7 +17,6 @@ mod estimate;
 pub mod expose;
 pub mod handles;
 pub mod names;
-pub mod openmetrics;
 mod process;
 pub mod trace;
 

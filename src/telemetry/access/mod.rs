@@ -45,6 +45,19 @@ pub struct Settings {
     pub sample: f64,
 }
 
+impl Settings {
+    /// As written in the config: `stdout`, `stderr`, `off`, or else the path of a file.
+    pub fn new(to: &str, sample: f64) -> Self {
+        let to = match to {
+            "off" => None,
+            "stdout" => Some(Target::Stdout),
+            "stderr" => Some(Target::Stderr),
+            path => Some(Target::File(path.into())),
+        };
+        Settings { to, sample }
+    }
+}
+
 /// Opens the log for this many workers: a handle for each, the loop that writes, and the means to
 /// reconfigure, reopen and close it. A file that cannot be opened is an error here, and only here.
 pub fn open(

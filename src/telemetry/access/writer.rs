@@ -160,16 +160,20 @@ pub struct Writer {
 impl Writer {
     /// Writes until closed, or until nobody is left to log. Blocks.
     pub fn run(mut self) {
-        while let Ok(chunk) = self.chunks.recv() {
-            self.retarget();
-            self.write(&chunk);
-            if self.shared.closing.load(Relaxed) {
-                break;
-            }
-        }
+        while self.step() && !self.shared.closing.load(Relaxed) {}
         while let Ok(chunk) = self.chunks.try_recv() {
             self.write(&chunk);
         }
+    }
+
+    /// Waits for a chunk and writes it; `false` when nobody is left to send one.
+    pub(super) fn step(&mut self) -> bool {
+        let Ok(chunk) = self.chunks.recv() else {
+            return false;
+        };
+        self.retarget();
+        self.write(&chunk);
+        true
     }
 
     fn retarget(&mut self) {
@@ -234,4 +238,38 @@ fn put(out: &mut File, shared: &Shared, mut bytes: &[u8], torn: &mut bool) -> io
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn after_half_a_line_the_next_one_starts_on_its_own() {
+        let (mut reader, pipe) = io::pipe().expect("a pipe");
+        rustix::io::ioctl_fionbio(&pipe, true).expect("not blocking");
+        let settings = Settings {
+            to: None,
+            sample: 1.0,
+        };
+        let (sender, chunks) = sync_channel(1);
+        let shared = Arc::new(Shared::new(&settings, 1));
+        shared.closing.store(true, Relaxed);
+        let (mut writer, _control) = pair(chunks, sender, shared, &settings).expect("no file");
+        writer.out = Some(File::from(OwnedFd::from(pipe)));
+
+        // more than a pipe takes: the rest is lost, in the middle of a line
+        assert!(writer.try_write(&[b'a'; 1 << 20]).is_err());
+        assert!(writer.torn);
+        let mut taken = vec![0; 64 * 1024];
+        reader.read_exact(&mut taken).expect("a full pipe");
+        writer.try_write(b"{}\n").expect("room");
+        drop(writer);
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).expect("the end");
+        assert!(rest.ends_with(b"\n{}\n"));
+    }
 }

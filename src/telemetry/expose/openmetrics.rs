@@ -63,6 +63,7 @@ fn histogram(out: &mut String, name: &str, metric: &Metric) -> fmt::Result {
         )?;
     }
     let count = histogram.get_sample_count();
+    sample(out, name, "_bucket", labels, Some(f64::INFINITY), &count)?;
     sample(out, name, "_count", labels, None, &count)?;
     let sum = histogram.get_sample_sum();
     sample(out, name, "_sum", labels, None, &sum)

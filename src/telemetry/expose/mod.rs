@@ -6,21 +6,28 @@
 //! buckets, so the two can never disagree. Series whose labels the config gives are there from
 //! the start, with 0; those with `code`, `method`, `reason`, `result` or `kind` of violation
 //! appear at their first event.
+//!
+//! * `family`: a metric and its series, being put together
+//! * `openmetrics`: the other text form
+
+mod family;
+pub mod openmetrics;
 
 use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
-use super::cells::{Cell, Gauge, Histogram, PerWorker};
+use super::Build;
+use super::cells::{Cell, Gauge};
 use super::handles::{
     METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied, UpstreamCells, Violation,
 };
-use super::names::{self, Kind, Metric};
+use super::names::{self, Metric};
 use super::process::Process;
-use super::{Build, openmetrics};
 use crate::error::Reason;
+use family::{Family, Words, counters, counters_by, gauges, histograms, seconds, single};
 
 /// What is asked at scrape time because no cell holds it. Called on the control thread; must not
 /// block.
@@ -362,142 +369,5 @@ fn process(out: &mut Vec<MetricFamily>) {
     }
 }
 
-/// Things of one kind with their blocks of cells, by name.
-type Named<T> = [(Arc<str>, Arc<PerWorker<T>>)];
-/// The words of a label, each with the number it stands for.
-type Words<'a, T, N> = &'a [(&'static str, fn(&T) -> &N)];
-
-fn counters<T>(metric: &Metric, all: &Named<T>, cell: fn(&T) -> &Cell) -> MetricFamily {
-    let mut family = Family::new(metric);
-    for (name, cells) in all {
-        family.number(&[name], cells.sum(|c| cell(c).get()) as f64);
-    }
-    family.done()
-}
-
-fn counters_by<T>(metric: &Metric, all: &Named<T>, words: Words<T, Cell>) -> MetricFamily {
-    let mut family = Family::new(metric);
-    for (name, cells) in all {
-        for (word, cell) in words {
-            family.number(&[name, word], cells.sum(|c| cell(c).get()) as f64);
-        }
-    }
-    family.done()
-}
-
-fn gauges<T>(metric: &Metric, all: &Named<T>, gauge: fn(&T) -> &Gauge) -> MetricFamily {
-    let mut family = Family::new(metric);
-    for (name, cells) in all {
-        family.number(&[name], cells.sum(|c| gauge(c).get()) as f64);
-    }
-    family.done()
-}
-
-fn histograms<T>(metric: &Metric, all: &Named<T>, pick: fn(&T) -> &Histogram) -> MetricFamily {
-    let mut family = Family::new(metric);
-    for (name, cells) in all {
-        family.histogram(&[name], cells.iter().map(pick));
-    }
-    family.done()
-}
-
-fn single(metric: &Metric, labels: &[&str], value: f64) -> MetricFamily {
-    let mut family = Family::new(metric);
-    family.number(labels, value);
-    family.done()
-}
-
-fn seconds(nanos: u64) -> f64 {
-    nanos as f64 / 1e9
-}
-
-/// A metric and its series, being put together.
-struct Family<'a> {
-    metric: &'a Metric,
-    series: Vec<proto::Metric>,
-}
-
-impl<'a> Family<'a> {
-    fn new(metric: &'a Metric) -> Self {
-        let series = Vec::new();
-        Family { metric, series }
-    }
-
-    /// A series of a counter or a gauge.
-    fn number(&mut self, labels: &[&str], value: f64) {
-        let mut series = self.labelled(labels);
-        if self.metric.kind == Kind::Counter {
-            let mut counter = proto::Counter::default();
-            counter.set_value(value);
-            series.set_counter(counter);
-        } else {
-            let mut gauge = proto::Gauge::default();
-            gauge.set_value(value);
-            series.set_gauge(gauge);
-        }
-        self.series.push(series);
-    }
-
-    /// A series that is there from its first event on.
-    fn seen(&mut self, labels: &[&str], count: u64) {
-        if count > 0 {
-            self.number(labels, count as f64);
-        }
-    }
-
-    /// A series of a histogram: the sum of these, which have the same bounds.
-    fn histogram<'h>(&mut self, labels: &[&str], blocks: impl Iterator<Item = &'h Histogram>) {
-        let mut bounds: &[u64] = &[];
-        let mut counts = Vec::new();
-        let mut sum = 0u64;
-        for block in blocks {
-            bounds = block.bounds();
-            counts.resize(bounds.len() + 1, 0);
-            block
-                .counts()
-                .zip(&mut counts)
-                .for_each(|(n, all)| *all += n);
-            sum = sum.wrapping_add(block.sum());
-        }
-        let mut below = 0u64;
-        let limits = bounds.iter().map(|b| seconds(*b)).chain([f64::INFINITY]);
-        let buckets = limits.zip(&counts).map(|(limit, count)| {
-            below += count;
-            let mut bucket = proto::Bucket::default();
-            bucket.set_upper_bound(limit);
-            bucket.set_cumulative_count(below);
-            bucket
-        });
-        let mut histogram = proto::Histogram::default();
-        histogram.set_bucket(buckets.collect());
-        histogram.set_sample_count(below);
-        histogram.set_sample_sum(seconds(sum));
-        let mut series = self.labelled(labels);
-        series.set_histogram(histogram);
-        self.series.push(series);
-    }
-
-    fn labelled(&self, values: &[&str]) -> proto::Metric {
-        debug_assert_eq!(values.len(), self.metric.labels.len());
-        let pair = |(name, value): (&&str, &&str)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
-            pair
-        };
-        proto::Metric::from_label(self.metric.labels.iter().zip(values).map(pair).collect())
-    }
-
-    fn done(self) -> MetricFamily {
-        let mut family = MetricFamily::default();
-        family.set_name(self.metric.name.to_owned());
-        family.set_help(self.metric.help.to_owned());
-        family.set_field_type(match self.metric.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-            Kind::Histogram => MetricType::HISTOGRAM,
-        });
-        family.set_metric(self.series);
-        family
-    }
-}
+#[cfg(test)]
+mod tests;

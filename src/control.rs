@@ -19,14 +19,14 @@ use crate::config::describe;
 use crate::plan::SharedPlan;
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
-use crate::telemetry::cells::{Cell, Gauge};
 use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveUpstream};
-use crate::telemetry::handles::{Metrics, RouteCells, UpstreamCells};
-use crate::upstream::Upstream;
+use crate::telemetry::handles::Metrics;
+use crate::upstream::config::UpstreamConfig;
+use crate::upstream::{EndpointStatus, Upstream};
 
 /// What the operator may ask.
 pub struct Control {
-    shared: Arc<SharedPlan>,
+    shared: SharedPlan,
     metrics: Arc<Metrics>,
     exposition: Exposition,
     ask: mpsc::Sender<oneshot::Sender<ReloadReport>>,
@@ -38,7 +38,7 @@ pub struct Control {
 impl Control {
     /// Over what runs; reloads are asked for through `ask`.
     pub fn new(
-        shared: Arc<SharedPlan>,
+        shared: SharedPlan,
         metrics: Arc<Metrics>,
         access: Arc<access::Control>,
             ask: mpsc::Sender<oneshot::Sender<ReloadReport>>,
@@ -75,57 +75,38 @@ impl Control {
             address: bound.to_string(),
             protocols: protocols.iter().filter(|p| p.1).map(|p| p.0.to_owned()).collect(),
             tls: plan.tls.is_some(),
-            connections: plan.metrics.sum(|cells| cells.connections.get()),
-            connections_total: plan.metrics.sum(|cells| cells.http1.get() + cells.h2.get()),
             certificates: certificates
                 .map(|(name, not_after)| status::Certificate {
                     name: name.clone(),
                     not_after: *not_after,
                 })
                 .collect(),
+            ..status::Listener::default()
         }
-    }
-
-    fn worker(&self, index: usize) -> status::Worker {
-        let cells = self.metrics.worker.of(index);
-        status::Worker {
-            index,
-            connections: cells.connections.get(),
-            in_flight: cells.requests_in_flight.get(),
-            generation: cells.config_generation.get(),
-            accepts: cells.accepts.get(),
-        }
+        .counted(&plan.metrics)
     }
 }
 
-fn upstream(upstream: &Upstream) -> status::Upstream {
+fn upstream(upstream: &Upstream, config: Option<&UpstreamConfig>) -> status::Upstream {
     let now = upstream.status(clock::now());
-    let sum = |number: fn(&UpstreamCells) -> u64| upstream.metrics().sum(number);
-    let failed = |cells: &UpstreamCells| {
-        crate::error::Reason::ALL.iter().map(|reason| cells.failed.get(*reason)).sum::<u64>()
-    };
-    let ok = sum(|cells| cells.ok.get());
-    let bad = sum(|cells| cells.server_error.get()) + upstream.metrics().sum(failed);
-    let endpoint = |e: &crate::upstream::EndpointStatus| status::Endpoint {
+    let endpoint = |e: &EndpointStatus| status::Endpoint {
         address: e.address.clone(),
-        name: e.name.clone(),
+        name: (*e.name != *e.address).then(|| e.name.to_string()),
         state: e.state.to_owned(),
-        weight: e.weight,
-        priority: e.priority,
-        zone: e.zone.clone(),
+        weight: u32::from(e.weight),
+        priority: u32::from(e.priority),
+        zone: e.zone.as_deref().map(str::to_owned),
         in_flight: e.in_flight,
-        note: e.note.clone(),
+        note: None,
     };
     status::Upstream {
         name: upstream.name.to_string(),
-        protocol: now.protocol.clone(),
-        balance: now.balance.clone(),
+        protocol: config.map(|c| format!("{:?}", c.protocol).to_lowercase()).unwrap_or_default(),
+        balance: config.map(|c| c.balance.value.to_string()).unwrap_or_default(),
         panic: now.panic,
-        in_flight: upstream.metrics().sum(|cells| cells.in_flight.get()),
-        attempts: ok + bad + sum(|cells| cells.cancelled.get()),
-        failures: bad,
         retry_budget: now.retry_budget,
         endpoints: now.endpoints.iter().map(endpoint).collect(),
+        ..status::Upstream::default()
     }
 }
 
@@ -144,23 +125,18 @@ impl admin::Context for Control {
 
     fn status(&self) -> Status {
         let plan = self.shared.load();
-        let routes = plan.loaded.config.routes.iter().zip(&plan.routes).map(|(config, route)| {
-            let codes = |cells: &RouteCells, wanted: fn(&str) -> bool| -> u64 {
-                cells.codes.counts().filter(|(code, _)| wanted(code)).map(|c| c.1).sum()
-            };
-            let errors = |cells: &RouteCells| {
-                let all = crate::error::Reason::ALL.iter();
-                all.map(|reason| cells.errors.get(*reason)).sum::<u64>()
-            };
-            status::Route {
+        let config = &plan.loaded.config;
+        let routes = config.routes.iter().zip(&plan.routes).map(|(config, route)| {
+            let told = status::Route {
                 id: route.id.to_string(),
                 matches: describe::matches(config),
                 target: describe::target(config),
-                in_flight: route.metrics.sum(|cells| Gauge::get(&cells.in_flight)),
-                requests: route.metrics.sum(|cells| codes(cells, |_| true)),
-                server_errors: route.metrics.sum(|cells| codes(cells, |c| c.starts_with('5'))),
-                errors: route.metrics.sum(errors),
-            }
+                ..status::Route::default()
+            };
+            told.counted(&route.metrics)
+        });
+        let upstreams = plan.upstreams.iter().map(|(name, up)| {
+            upstream(up, config.upstreams.get(&**name)).counted(&self.metrics.upstream(name))
         });
         Status {
             version: crate::BUILD.version.to_owned(),
@@ -173,8 +149,8 @@ impl admin::Context for Control {
             last_reload: self.last.lock().clone(),
             listeners: plan.listeners.values().map(|l| self.listener(l)).collect(),
             routes: routes.collect(),
-            upstreams: plan.upstreams.values().map(|up| upstream(up)).collect(),
-            workers: (0..self.metrics.workers()).map(|index| self.worker(index)).collect(),
+            upstreams: upstreams.collect(),
+            workers: status::workers(&self.metrics),
         }
     }
 
@@ -202,7 +178,7 @@ impl admin::Context for Control {
 
 /// What a scrape asks of the plan in force.
 struct PlanLive {
-    shared: Arc<SharedPlan>,
+    shared: SharedPlan,
     access: Arc<access::Control>,
 }
 

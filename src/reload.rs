@@ -67,7 +67,7 @@ pub struct Reload {
     /// Where the config comes from.
     pub source: Source,
     /// The plan in force.
-    pub shared: Arc<SharedPlan>,
+    pub shared: SharedPlan,
     /// All numbers.
     pub metrics: Arc<Metrics>,
     /// Sockets and workers.
@@ -86,7 +86,7 @@ impl Reload {
     /// Over a running server; starts the housekeeping of the first plan's upstreams.
     pub fn new(
         source: Source,
-        shared: Arc<SharedPlan>,
+        shared: SharedPlan,
         metrics: Arc<Metrics>,
         server: Server,
         access: Arc<access::Control>,

@@ -139,7 +139,7 @@ impl Process {
             scrape: scrape.as_ref().map(|s| s.local_addr()).transpose()?,
         };
         resolve_names(&plan).await;
-        let shared = Arc::new(SharedPlan::new(plan.clone()));
+        let shared = SharedPlan::new(plan.clone());
         let sockets = Server::bind(&plan, workers)
             .map_err(|problems| anyhow!(problems.render(&loaded.sources, false)))?;
         server::beside("weir-access-log", move || writer.run())?;
@@ -285,7 +285,7 @@ async fn resolve_names(plan: &Plan) {
 
 /// Makes each worker its world, on its own thread.
 fn worker_builder(
-    shared: Arc<SharedPlan>,
+    shared: SharedPlan,
     metrics: Arc<Metrics>,
     logs: Vec<AccessLog>,
 ) -> impl Fn(usize, Signal) -> Worker + Send + Sync + 'static {

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -29,7 +29,6 @@ use crate::telemetry::handles::{Metrics, RouteCells, RouteMetrics, WorkerCells};
 const CLIENT_GONE: u16 = 499;
 
 /// Where the numbers and lines of one route go, for one worker.
-#[derive(Debug)]
 pub struct Observer {
     /// The route's id.
     pub route: Arc<str>,
@@ -54,7 +53,7 @@ impl Observer {
 }
 
 /// Counts and times.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ObserveLayer(Arc<Observer>);
 
 impl ObserveLayer {
@@ -75,7 +74,7 @@ impl<S> Layer<S> for ObserveLayer {
 }
 
 /// The service of [`ObserveLayer`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Observe<S> {
     inner: S,
     observer: Arc<Observer>,
@@ -143,7 +142,6 @@ impl Asked {
 }
 
 /// One request under watch; its drop is its end.
-#[derive(Debug)]
 struct Watch {
     observer: Arc<Observer>,
     asked: Asked,

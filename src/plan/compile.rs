@@ -5,6 +5,7 @@
 //! by name. No I/O (`config/load` has read all there is to read) and no clocks.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -56,11 +57,8 @@ pub fn compile(
 
 fn server(config: &ServerConfig) -> ServerPlan {
     // An entry that does not parse is `config/check`'s to report.
-    let net = |text: &str| {
-        text.parse()
-            .ok()
-            .or_else(|| text.parse().ok().map(IpNet::from))
-    };
+    let address = |text: &str| text.parse::<IpAddr>().ok().map(IpNet::from);
+    let net = |text: &str| text.parse::<IpNet>().ok().or_else(|| address(text));
     let trusted = config
         .trusted_proxies
         .iter()

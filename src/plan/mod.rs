@@ -69,12 +69,13 @@ pub struct ServerPlan {
 }
 
 /// The plan in force.
-pub struct SharedPlan(ArcSwap<Plan>);
+#[derive(Clone)]
+pub struct SharedPlan(Arc<ArcSwap<Plan>>);
 
 impl SharedPlan {
     /// With the first plan.
     pub fn new(plan: Arc<Plan>) -> Self {
-        SharedPlan(ArcSwap::new(plan))
+        SharedPlan(Arc::new(ArcSwap::new(plan)))
     }
 
     /// The plan in force. For the control thread; workers keep a [`PlanCache`].
@@ -89,23 +90,16 @@ impl SharedPlan {
 }
 
 /// One worker's view of the plan in force: a load costs a comparison while nothing changes.
-pub struct PlanCache(Cache<Arc<SharedPlan>, Arc<Plan>>);
+pub struct PlanCache(Cache<Arc<ArcSwap<Plan>>, Arc<Plan>>);
 
 impl PlanCache {
     /// Of the plan that all share.
-    pub fn new(shared: Arc<SharedPlan>) -> Self {
-        PlanCache(Cache::new(shared))
+    pub fn new(shared: &SharedPlan) -> Self {
+        PlanCache(Cache::new(shared.0.clone()))
     }
 
     /// The plan in force.
     pub fn load(&mut self) -> &Arc<Plan> {
         self.0.load()
-    }
-}
-
-impl std::ops::Deref for SharedPlan {
-    type Target = ArcSwap<Plan>;
-    fn deref(&self) -> &ArcSwap<Plan> {
-        &self.0
     }
 }

@@ -46,10 +46,10 @@ impl Tunnels for LocalTunnels {
             let Ok((client, upstream)) = tokio::try_join!(client, upstream) else { return };
             let listener = metrics.listener(&exchange.conn.listener);
             listener.of(worker).tunnels.inc();
-            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+            let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
             tokio::select! {
                 // Either end may break off at any time: that is how tunnels end.
-                _ = tunnel::join(&mut client, &mut upstream, IDLE) => {}
+                _ = tunnel::run(client, upstream, IDLE, |_, _| ()) => {}
                 () = ending => metrics.worker.of(worker).drain_aborted_tunnels.inc(),
             }
         });

@@ -45,7 +45,7 @@ pub struct View {
 
 impl Worker {
     /// With what it lends to its stacks, over the plan that all share.
-    pub fn new(kit: Kit, shared: Arc<SharedPlan>) -> Self {
+    pub fn new(kit: Kit, shared: SharedPlan) -> Self {
         let view = View::new(shared.load(), None);
         Worker {
             index: kit.worker,
@@ -53,7 +53,7 @@ impl Worker {
             metrics: kit.metrics.clone(),
             chance: kit.chance.clone(),
             kit,
-            cache: Mutex::new(PlanCache::new(shared)),
+            cache: Mutex::new(PlanCache::new(&shared)),
             view: Mutex::new(Arc::new(view)),
         }
     }

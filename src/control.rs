@@ -96,8 +96,7 @@ fn upstream(upstream: &Upstream, config: Option<&UpstreamConfig>) -> status::Ups
         weight: u32::from(e.weight),
         priority: u32::from(e.priority),
         zone: e.zone.as_deref().map(str::to_owned),
-        in_flight: e.in_flight,
-        note: None,
+        ..status::Endpoint::default()
     };
     status::Upstream {
         name: upstream.name.to_string(),

@@ -5,21 +5,21 @@ pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod config;
-mod control;
-mod demo;
+pub mod control;
+pub mod demo;
 pub mod error;
 pub mod files;
 pub mod message;
 pub mod middleware;
 pub mod plan;
 pub mod problem;
-mod reload;
-mod run;
+pub mod reload;
+pub mod run;
 pub mod server;
 pub mod telemetry;
 pub mod units;
 pub mod upstream;
-mod watch;
+pub mod watch;
 
 use telemetry::Build;
 

@@ -22,7 +22,7 @@ use crate::config::{AccessConfig, Config, Loaded, LogFormat, LogLevel};
 use crate::control::Control;
 use crate::plan::stack::Kit;
 use crate::plan::{Plan, SharedPlan, compile};
-use crate::reload::{Cause, Reload};
+use crate::reload::{Cause, Reload, Source};
 use crate::server::drain::Signal;
 use crate::server::signals::{Asked, Signals};
 use crate::server::tunnels::LocalTunnels;
@@ -34,7 +34,7 @@ use crate::telemetry::handles::Metrics;
 use crate::upstream::WorkerPools;
 use crate::watch::Watch;
 
-pub use crate::reload::Source;
+
 
 /// Names among the endpoints are waited for this long before the first request is taken.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ pub fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::install()?;
-        let mut process = Process::start(source).await?;
+        let process = Process::start(source).await?;
         tokio::spawn(beside);
         if let Some(path) = &ready_file {
             process.write_ready_file(path)?;

@@ -9,7 +9,8 @@ mod origins;
 use std::path::Path;
 
 use crate::config::load;
-use crate::run::{self, Source};
+use crate::reload::Source;
+use crate::run::serve;
 
 const CONFIG: &str = include_str!("demo.toml");
 
@@ -33,7 +34,7 @@ pub fn run(port: u16) -> anyhow::Result<()> {
         load::load_text("demo.toml", CONFIG, Path::new("."), &env)
     }));
     let hello = move || println!("{}", what_to_try(port, admin));
-    run::serve(source, None, async move { origins.serve().await }, hello)
+    serve(source, None, async move { origins.serve().await }, hello)
 }
 
 fn what_to_try(port: u16, admin: u16) -> String {

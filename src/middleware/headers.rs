@@ -78,7 +78,7 @@ struct Edits {
 
 impl Edits {
     fn compile(config: &HeaderEdits, files: &Files, problems: &mut Problems) -> Self {
-        let mut pairs = |map: &BTreeMap<Located<String>, Text>, problems: &mut Problems| {
+        let pairs = |map: &BTreeMap<Located<String>, Text>, problems: &mut Problems| {
             let pair = |(n, text): (&Located<String>, &Text)| pair(n, text, files, problems);
             map.iter().filter_map(pair).collect()
         };

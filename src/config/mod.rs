@@ -17,6 +17,7 @@ mod merge;
 mod path;
 mod read;
 mod syntax;
+mod twice;
 mod words;
 
 use std::collections::BTreeMap;

@@ -19,6 +19,8 @@ pub(super) type Tree<'t> = DeTable<'t>;
 
 /// Faults reported for one file; a file with more is not worth listing them all.
 const MOST_FAULTS: usize = 50;
+/// Bytes of a text above which only the first fault of syntax is told.
+const LONG: usize = 256 << 10;
 
 /// A tree without keys.
 pub(super) fn empty() -> Tree<'static> {
@@ -32,17 +34,14 @@ pub(super) fn root(tree: Tree<'_>) -> Node<'_> {
 
 /// Parses `text`, whose first byte is at `base`; pushes every fault of syntax.
 pub(super) fn parse<'t>(text: &'t str, base: usize, problems: &mut Problems) -> Tree<'t> {
-    let (tree, errors) = DeTable::parse_recoverable(text);
-    let tree = tree.into_inner();
-    let repeated = twice::repeated_headers(text, &errors);
-    for error in errors.iter().take(MOST_FAULTS) {
+    let (tree, errors) = recover(text);
+    let told = &errors[..errors.len().min(MOST_FAULTS)];
+    let repeated = twice::repeated_headers(text, told);
+    for error in told {
         let local = error.span().unwrap_or(0..0);
         let mut problem = Problem::at(&place(text, &local, base), error.message());
         if error.message() == TWICE {
-            let Some(twice) = Twice::new(text, &local) else {
-                problems.push(problem);
-                continue;
-            };
+            let twice = Twice::new(text, &local);
             // the keys of a table that stands twice are not the fault
             if twice.header.is_none() && repeated.contains(&twice.section) {
                 continue;
@@ -59,6 +58,19 @@ pub(super) fn parse<'t>(text: &'t str, base: usize, problems: &mut Problems) -> 
         problems.push(Problem::general(message));
     }
     shift_table(tree, base)
+}
+
+/// The tree as far as it can be made out, and all faults; of a long text the first one alone, since
+/// each fault takes memory and junk has millions.
+fn recover(text: &str) -> (Tree<'_>, Vec<toml::de::Error>) {
+    if text.len() <= LONG {
+        let (tree, errors) = DeTable::parse_recoverable(text);
+        return (tree.into_inner(), errors);
+    }
+    match DeTable::parse(text) {
+        Ok(tree) => (tree.into_inner(), Vec::new()),
+        Err(error) => (empty(), vec![error]),
+    }
 }
 
 /// The place in the virtual text, at least one byte wide: an empty span would mean "no place". The

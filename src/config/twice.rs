@@ -16,7 +16,7 @@ pub(super) const TWICE: &str = "duplicate key";
 /// Where the headers begin whose table stood before.
 pub(super) fn repeated_headers(text: &str, errors: &[toml::de::Error]) -> Vec<usize> {
     let twice = errors.iter().filter(|error| error.message() == TWICE);
-    let twice = twice.filter_map(|error| Twice::new(text, &error.span()?));
+    let twice = twice.map(|error| Twice::new(text, &error.span().unwrap_or(0..0)));
     let headers = twice.filter(|twice| twice.header.is_some());
     headers.map(|twice| twice.line).collect()
 }
@@ -35,18 +35,21 @@ pub(super) struct Twice<'t> {
 }
 
 impl<'t> Twice<'t> {
-    /// From the place that the parser names; `None` if the text does not reach there.
-    pub(super) fn new(text: &'t str, again: &Range<usize>) -> Option<Self> {
-        let before = text.get(..again.start)?;
+    /// From the place that the parser names.
+    pub(super) fn new(text: &'t str, again: &Range<usize>) -> Self {
+        let before = text.get(..again.start).unwrap_or_default();
         let line = before.rfind('\n').map_or(0, |i| i + 1);
-        let headers = headers(before.get(..line)?);
-        Some(Twice {
-            name: text.get(again.clone())?.trim_matches(['"', '\'']),
+        let (above, from_line) = text.split_at(line);
+        Twice {
+            name: text
+                .get(again.clone())
+                .unwrap_or_default()
+                .trim_matches(['"', '\'']),
             at: again.start,
             line,
-            header: header(text.get(line..)?.lines().next()?),
-            section: headers.last().map_or(0, |(at, _)| at),
-        })
+            header: from_line.lines().next().and_then(header),
+            section: headers(above).last().map_or(0, |(at, _)| at),
+        }
     }
 
     /// Where it stood before; the nearest place, since tables of an array share their headers.

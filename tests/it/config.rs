@@ -114,7 +114,6 @@ fn folder_with_certificates(names: &[&str]) -> tempfile::TempDir {
 fn switched_on(text: &str) -> String {
     let on = |line: &str| match line.strip_prefix('#') {
         Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
-        Some(rest) if rest.starts_with("  {") => rest.to_owned(),
         _ => line.to_owned(),
     };
     text.lines().map(|line| on(line) + "\n").collect()

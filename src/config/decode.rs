@@ -40,6 +40,11 @@ impl Lost {
         self.named.iter().any(|(lost, _)| lost == section)
     }
 
+    /// Counts a whole section as damaged, such as when a file with more of it cannot be read.
+    pub(super) fn give_up(&mut self, section: &str) {
+        self.named.insert((section.to_owned(), String::new()));
+    }
+
     /// Takes the smallest node around `span` out of the tree.
     pub(super) fn prune(&mut self, root: &mut Node<'_>, span: &Span) {
         if let Some(steps) = path::find(root, span) {

@@ -4,8 +4,10 @@
 //! name: a renewed certificate is a change of its listener. Secrets are compared and never shown.
 //! The result goes into the log line of a reload, into `/status` and to whoever compares two files.
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -163,11 +165,17 @@ fn with_files<'a>(
     let named = files
         .iter()
         .filter(|(path, _)| names.contains(path.as_str()));
-    let contents: Vec<String> = named.map(|(_, content)| format!("{content:?}")).collect();
+    let contents: Vec<u64> = named.map(|(_, content)| hash(content)).collect();
     if !contents.is_empty() {
         let written = section.remove(key).unwrap_or_default();
         section.insert(key.to_owned(), serde_json::json!([written, contents]));
     }
+}
+
+fn hash(content: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn listeners(loaded: &Loaded) -> BTreeMap<&str, Section> {
@@ -297,3 +305,6 @@ fn reordered(old: &Config, new: &Config) -> bool {
     new.retain(|id| in_old.contains(id));
     old != new
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::Config;
 use crate::files::Files;
-use crate::problem::{Located, Problem, Problems};
+use crate::problem::Problem;
 
 /// The largest config file.
 const CONFIG_CAP: u64 = 8 << 20;
@@ -90,30 +90,22 @@ pub(super) fn config(path: &Path) -> Result<Text, String> {
     Ok(bytes.map_or_else(Text::too_large, Text::from_bytes))
 }
 
-/// The files that an include pattern means, sorted. One without a wildcard must exist.
-pub(super) fn matching(
-    dir: &Path,
-    pattern: &Located<String>,
-    problems: &mut Problems,
-) -> Vec<PathBuf> {
-    let wild = pattern.value.contains(['*', '?', '[']);
-    if !wild {
-        return vec![dir.join(&pattern.value)];
+/// The files that an include pattern means, sorted; one without a wildcard means one file, whether
+/// it is there or not. The error is what is wrong with the pattern.
+pub(super) fn matching(dir: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+    if !pattern.contains(['*', '?', '[']) {
+        return Ok(vec![dir.join(pattern)]);
     }
     let folder = glob::Pattern::escape(&dir.to_string_lossy());
-    let full = Path::new(&folder).join(&pattern.value);
-    match glob::glob(&full.to_string_lossy()) {
-        // glob yields paths in alphabetical order
-        Ok(paths) => paths
-            .filter_map(Result::ok)
-            .filter(|p| p.is_file())
-            .collect(),
-        Err(error) => {
-            let message = format!("not a glob pattern: {}", error.msg);
-            problems.push(Problem::at(&pattern.span, message));
-            Vec::new()
-        }
-    }
+    let full = Path::new(&folder).join(pattern);
+    let paths = glob::glob(&full.to_string_lossy())
+        .map_err(|error| format!("not a glob pattern: {}", error.msg))?;
+    let mut paths: Vec<PathBuf> = paths
+        .filter_map(Result::ok)
+        .filter(|p| p.is_file())
+        .collect();
+    paths.sort();
+    Ok(paths)
 }
 
 /// Reads every file that a section names.

@@ -28,7 +28,7 @@ pub(super) fn problem(error: &toml::de::Error, span: &Span, steps: &[Step]) -> P
     }
     if let Some((value, known)) = unlike(message, "unknown variant `") {
         let problem = Problem::at(span, format!("unknown value \"{value}\""));
-        return problem.help(did_you_mean(value, &known));
+        return problem.help(known_here(&known));
     }
     if let Some(key) = missing_key(message) {
         let place = path::words(steps);
@@ -66,6 +66,10 @@ fn did_you_mean(word: &str, known: &[&str]) -> String {
     if let Some(near) = nearest(word, known.iter().copied()) {
         return format!("did you mean \"{near}\"?");
     }
+    known_here(known)
+}
+
+fn known_here(known: &[&str]) -> String {
     let list: Vec<String> = known.iter().map(|k| format!("\"{k}\"")).collect();
     match list.as_slice() {
         [] => "nothing may stand here".to_owned(),
@@ -79,12 +83,14 @@ pub(super) fn plain(message: &str) -> String {
     if message == "wanted string or table" {
         return "a string is wanted here".to_owned();
     }
-    for (prefix, verb) in [("invalid type: ", "found"), ("invalid value: ", "found")] {
-        let parts = message.strip_prefix(prefix);
-        if let Some((found, expected)) = parts.and_then(|rest| rest.split_once(", expected ")) {
-            let (found, expected) = (self::found(found), self::expected(expected));
-            return format!("expected {expected}, {verb} {found}");
-        }
+    let kind = ["invalid type: ", "invalid value: "];
+    let parts = kind.iter().find_map(|kind| message.strip_prefix(kind));
+    if let Some((found, expected)) = parts.and_then(|rest| rest.split_once(", expected ")) {
+        return format!(
+            "expected {}, found {}",
+            self::expected(expected),
+            self::found(found)
+        );
     }
     message.to_owned()
 }

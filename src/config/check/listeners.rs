@@ -14,7 +14,7 @@ pub(super) fn check(config: &Config, lost: &Lost, problems: &mut Problems) {
         problems.push(problem.help("add [listeners.web] with address = \"0.0.0.0:8080\""));
     }
     for (listener, section) in &config.listeners {
-        name("listener", listener, problems);
+        name("a listener", listener, problems);
         one(listener, section, problems);
         let believed = !config.server.trusted_proxies.is_empty() || lost.any("server");
         if section.proxy_protocol && !believed {
@@ -79,9 +79,13 @@ fn sockets(config: &Config, problems: &mut Problems) {
         let Some(socket) = address::socket(text, problems) else {
             continue;
         };
-        if let Some((holder, _, first)) = taken.iter().find(|t| address::clash(t.1, socket)) {
-            let message = format!("{who} wants {socket}, which {holder} has");
-            problems.push(Problem::at(&text.span, message).also(&first.span, "taken here"));
+        if let Some((holder, other, first)) = taken.iter().find(|t| address::clash(t.1, socket)) {
+            let message = format!("{who} wants {socket}, but {holder} has {other}");
+            let mut problem = Problem::at(&text.span, message).also(&first.span, "taken here");
+            if first.span.is_empty() {
+                problem = problem.help(format!("{holder} is {other} unless it is set"));
+            }
+            problems.push(problem);
         }
         taken.push((who, socket, text));
     }

@@ -64,13 +64,13 @@ fn server(server: &ServerConfig, problems: &mut Problems) {
 }
 
 /// Names are metric labels and parts of URLs: `[a-z0-9][a-z0-9_.-]{0,62}`.
-fn name(kind: &str, name: &Located<String>, problems: &mut Problems) {
+fn name(whose: &str, name: &Located<String>, problems: &mut Problems) {
     let first = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let rest = |c: char| first(c) || matches!(c, '_' | '.' | '-');
     if name.starts_with(first) && name.chars().all(rest) && name.len() <= 63 {
         return;
     }
-    let message = format!("\"{}\" cannot name a {kind}", name.value);
+    let message = format!("\"{}\" cannot be the name of {whose}", name.value);
     let help = "use up to 63 of a-z 0-9 \"_\" \".\" \"-\", the first a letter or digit";
     problems.push(Problem::at(&name.span, message).help(help));
 }

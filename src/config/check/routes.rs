@@ -14,7 +14,7 @@ const MOST_WEIGHT: u32 = 1_000_000;
 pub(super) fn check(config: &Config, lost: &Lost, problems: &mut Problems) {
     let mut seen: BTreeMap<&str, &Span> = BTreeMap::new();
     for route in &config.routes {
-        name("route", &route.id, problems);
+        name("a route", &route.id, problems);
         if let Some(first) = seen.insert(&route.id, &route.id.span) {
             let message = format!("route \"{}\" is defined twice", route.id.value);
             problems.push(Problem::at(&route.id.span, message).also(first, "first here"));

@@ -17,7 +17,7 @@ pub(super) fn check(
     lost: &Lost,
     problems: &mut Problems,
 ) {
-    name("upstream", upstream, problems);
+    name("an upstream", upstream, problems);
     endpoints(&section.endpoints, problems);
     balance(&section.balance, problems);
     timeouts(section, problems);

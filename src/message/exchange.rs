@@ -101,3 +101,8 @@ impl Exchange {
 pub fn of<B>(request: &http::Request<B>) -> Option<&Arc<Exchange>> {
     request.extensions().get::<Arc<Exchange>>()
 }
+
+/// When the route's `timeout` ends a request: an extension that `deadline` puts on it, so that no
+/// further try begins after that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline(pub Instant);

@@ -16,6 +16,12 @@ fn main() {
     let revision = given.or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]));
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let rustc = output(&rustc, &["--version"]);
-    println!("cargo:rustc-env=WEIR_REVISION={}", revision.as_deref().unwrap_or("unknown"));
-    println!("cargo:rustc-env=WEIR_RUSTC={}", rustc.as_deref().unwrap_or("unknown"));
+    println!(
+        "cargo:rustc-env=WEIR_REVISION={}",
+        revision.as_deref().unwrap_or("unknown")
+    );
+    println!(
+        "cargo:rustc-env=WEIR_RUSTC={}",
+        rustc.as_deref().unwrap_or("unknown")
+    );
 }

@@ -1,46 +1,145 @@
-//! placeholder: How a request leaves (helper "upstream").
+//! How a request leaves.
+//!
+//! An [`Upstream`] is one compiled section, shared by all workers; [`WorkerPools`] are one
+//! worker's connections; [`client`] joins the two into the innermost service of a stack:
+//! `retry` over `send`. What changes while a plan runs (who is healthy, where a name points,
+//! budgets and caps) hangs below in `Arc`s that the next plan takes over by name and address.
+//!
+//! * `config`, `compile`: the section as written, and what is made of it
+//! * `endpoint`, `eject`, `latency`, `balance`, `budget`: who is asked; pure but for `endpoint`
+//! * `resolve`, `health`: the control thread's part
+//! * `connect`, `tls`, `wire`, `pool`, `caps`, `checkout`: connections
+//! * `send`, `answer`, `upload`, `retry`, `replay`: one request
+//! * `tunnel`: both ways after a 101
+//! * `status`: how it all stands, for people
+//!
+//! Nothing here knows routes or turns an error into a response.
+
+pub mod balance;
+pub mod budget;
 pub mod config;
+pub mod eject;
+pub mod endpoint;
+pub mod retry;
+pub mod send;
+pub mod tunnel;
+
+mod answer;
+mod caps;
+mod checkout;
+mod choose;
+mod compile;
+mod connect;
+mod framing;
+mod health;
+mod latency;
+mod pool;
+mod replay;
+mod resolve;
+mod status;
+mod tls;
+mod upload;
+mod wire;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::files::Files;
-use crate::problem::{Located, Problems};
+use tower::Service;
+
+use crate::error::GatewayError;
+use crate::message::{Request, Response};
 use crate::telemetry::handles::UpstreamMetrics;
+use budget::Budget;
+use caps::Caps;
+use config::{RetryConfig, UpstreamConfig};
+use connect::Connector;
+use endpoint::Endpoint;
+use resolve::Live;
+
+pub use pool::WorkerPools;
+pub use status::{EndpointStatus, UpstreamStatus};
 
 /// A named set of endpoints, shared by all workers.
 pub struct Upstream {
     /// Its name in the config.
     pub name: Arc<str>,
+    config: UpstreamConfig,
+    key: choose::HashKey,
+    rule: Option<eject::Rule>,
+    connector: Connector,
+    http1_connector: Connector,
+    /// A hash of all that makes connections unequal but the address and the TLS name.
+    identity: u64,
+    live: Arc<Live>,
+    caps: Arc<Caps>,
+    budget: Arc<Budget>,
+    metrics: Arc<UpstreamMetrics>,
 }
 
 impl Upstream {
-    /// Compiles one section. Endpoints that `previous` (the upstream of this name in the plan in
-    /// force) also has keep their state. No I/O. Pushes every problem; `None` if there was any.
-    pub fn compile(
-        name: &Located<String>,
-        config: &config::UpstreamConfig,
-        zone: Option<&str>,
-        files: &Files,
-        metrics: Arc<UpstreamMetrics>,
-        previous: Option<&Arc<Upstream>>,
-        problems: &mut Problems,
-    ) -> Option<Upstream> {
-        let _ = (config, zone, files, metrics, previous, problems);
-        Some(Upstream {
-            name: name.value.as_str().into(),
-        })
+    /// Asks once for every name among the endpoints; for the start, before traffic.
+    pub async fn resolve_once(&self) {
+        self.live.resolve().await;
+    }
+
+    /// Health checks and name lookups, for ever. Holds what it needs and not the upstream, so
+    /// that a retired plan is not kept alive by a task that has yet to be aborted.
+    pub fn housekeeping(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        let resolving = Resolving {
+            live: Arc::clone(&self.live),
+            interval: self.config.resolve_interval.value.0,
+        };
+        let checks = health::Checks::of(self);
+        async move {
+            tokio::join!(resolving.run(), async {
+                if let Some(checks) = checks {
+                    checks.run().await;
+                }
+            });
+        }
+    }
+
+    /// How it stands.
+    pub fn status(&self, now: Instant) -> UpstreamStatus {
+        status::of(self, now)
+    }
+
+    fn retry(&self) -> Option<&RetryConfig> {
+        self.config.retry.on()
+    }
+
+    /// A hash of all that makes connections to this endpoint unequal but its address.
+    fn identity_of(&self, endpoint: &Endpoint) -> u64 {
+        match &endpoint.server_name {
+            Some(name) => self.identity ^ balance::hash(name.to_str().as_bytes()),
+            None => self.identity,
+        }
     }
 }
 
-/// This worker's connections to every upstream.
-pub struct WorkerPools {
-    /// The worker.
-    pub worker: usize,
+struct Resolving {
+    live: Arc<Live>,
+    interval: std::time::Duration,
 }
 
-impl WorkerPools {
-    /// Empty, for this worker.
-    pub fn new(worker: usize) -> Self {
-        WorkerPools { worker }
+impl Resolving {
+    async fn run(self) {
+        while self.live.has_names() {
+            tokio::time::sleep(self.interval).await;
+            self.live.resolve().await;
+        }
     }
+}
+
+/// The innermost service of a stack: retries over tries, on this worker's connections.
+pub fn client(
+    upstream: &Arc<Upstream>,
+    pools: &Arc<WorkerPools>,
+) -> impl Service<Request, Response = Response, Error = GatewayError, Future: Send>
++ Clone
++ Send
++ Sync
++ use<> {
+    let send = send::Send::new(Arc::clone(upstream), Arc::clone(pools));
+    retry::Retry::new(send, upstream, pools.worker)
 }

@@ -1,0 +1,217 @@
+//! Getting a connection: an idle one, a shared one, a new one, or a place in a bounded queue.
+//!
+//! The caps hold over all workers. Who cannot have a connection at once waits for a permit or for
+//! one that comes back, for at most `pending_timeout`; when too many wait already, the answer is
+//! a refusal at once and never an unbounded wait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Upstream;
+use super::balance::Random;
+use super::config::Protocol;
+use super::endpoint::Endpoint;
+use super::pool::{EndpointPool, LentH1, LentH2, Life};
+use super::wire::{self, Sender};
+use crate::clock;
+use crate::error::{GatewayError, Reason};
+
+/// A connection for one request.
+pub(super) enum Lent {
+    H1(LentH1),
+    H2(LentH2),
+}
+
+/// What a request needs of its connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wanted {
+    /// Never one that was used before.
+    pub(super) fresh: bool,
+    /// HTTP/1, whatever the upstream speaks: the request asks for an upgrade.
+    pub(super) upgrade: bool,
+}
+
+/// An idle connection older than this may have been closed without our having looked.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+pub(super) struct Checkout<'a> {
+    pub(super) upstream: &'a Upstream,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) pool: &'a Arc<EndpointPool>,
+    pub(super) wanted: Wanted,
+}
+
+impl Checkout<'_> {
+    /// A connection.
+    pub(super) async fn get(&self) -> Result<Lent, GatewayError> {
+        if !self.wanted.fresh
+            && let Some(lent) = self.reuse().await
+        {
+            return Ok(lent);
+        }
+        if let Some(permit) = self.upstream.caps.try_open() {
+            return self.open(permit).await;
+        }
+        // An idle connection that will not be used makes room for one that will.
+        self.pool.evict();
+        self.wait().await
+    }
+
+    /// One that is there already.
+    async fn reuse(&self) -> Option<Lent> {
+        if self.shares() {
+            return self.share().await;
+        }
+        while let Some(lent) = self.pool.pop(clock::now()) {
+            let since = lent.idle_since.unwrap_or_else(clock::now);
+            if clock::now() - since > LOOK_AGAIN {
+                // Lets the connection's task see a FIN that the kernel already has.
+                tokio::task::yield_now().await;
+                if lent.sender.as_ref().is_none_or(|s| !s.is_ready()) {
+                    continue;
+                }
+            }
+            self.pool.cells().checkouts_idle.inc();
+            return Some(Lent::H1(lent));
+        }
+        None
+    }
+
+    fn shares(&self) -> bool {
+        !self.wanted.upgrade
+            && match self.upstream.connector.protocol {
+                Protocol::H2 => true,
+                Protocol::Auto => self.pool.speaks_h2.load(Relaxed),
+                Protocol::Http1 => false,
+            }
+    }
+
+    /// A place on a shared connection, also on one that is being made right now.
+    async fn share(&self) -> Option<Lent> {
+        loop {
+            if let Some(lent) = self.pool.share(clock::now()) {
+                self.pool.cells().checkouts_shared.inc();
+                return Some(Lent::H2(lent));
+            }
+            if !self.pool.opening.load(Relaxed) {
+                return None;
+            }
+            let _waiting = self.pool.wait();
+            let told = self.pool.returned.notified();
+            if tokio::time::timeout(self.upstream.connector.timeout, told)
+                .await
+                .is_err()
+            {
+                return None;
+            }
+            // Whoever wakes passes it on: a shared connection serves all that wait.
+            self.pool.returned.notify_one();
+        }
+    }
+
+    async fn wait(&self) -> Result<Lent, GatewayError> {
+        let pool = &self.upstream.config.pool;
+        let _place = self.upstream.caps.wait(pool.max_pending)?;
+        let _waiting = self.pool.wait();
+        let started = clock::now();
+        let limit = pool.pending_timeout.value.0;
+        let ticket = tokio::time::timeout(limit, self.ticket()).await;
+        self.pool.cells().pool_wait.observe(clock::now() - started);
+        match ticket {
+            Ok(Ok(Ticket::Lent(lent))) => Ok(lent),
+            Ok(Ok(Ticket::Permit(permit))) => self.open(permit).await,
+            Ok(Err(error)) => Err(error),
+            Err(late) => Err(GatewayError::caused(Reason::ConnectionLimitReached, late)),
+        }
+    }
+
+    async fn ticket(&self) -> Result<Ticket, GatewayError> {
+        let permit = self.upstream.caps.open();
+        tokio::pin!(permit);
+        loop {
+            tokio::select! {
+                permit = &mut permit => return Ok(Ticket::Permit(permit?)),
+                () = self.pool.returned.notified() => {}
+            }
+            if self.wanted.fresh {
+                self.pool.evict();
+            } else if let Some(lent) = self.take() {
+                return Ok(Ticket::Lent(lent));
+            }
+        }
+    }
+
+    fn take(&self) -> Option<Lent> {
+        let now = clock::now();
+        if self.shares() {
+            self.pool.share(now).map(Lent::H2)
+        } else {
+            self.pool.pop(now).map(Lent::H1)
+        }
+    }
+
+    async fn open(&self, permit: OwnedSemaphorePermit) -> Result<Lent, GatewayError> {
+        let cells = self.pool.cells();
+        cells.checkouts_new.inc();
+        let _connecting = Connecting::begin(self.pool, self.shares());
+        let connector = match self.wanted.upgrade {
+            true => &self.upstream.http1_connector,
+            false => &self.upstream.connector,
+        };
+        let (io, h2) = connector.connect(self.endpoint, cells).await?;
+        let (sender, task) = wire::speak(io, h2, Some(permit)).await?;
+        let now = clock::now();
+        let life = self.life(now);
+        Ok(match sender {
+            Sender::H1(sender) => Lent::H1(self.pool.lend_h1(sender, task, life)),
+            Sender::H2(sender, allowed) => {
+                let shared = (sender, allowed);
+                Lent::H2(self.pool.lend_h2(shared, task, life, now))
+            }
+        })
+    }
+
+    fn life(&self, now: Instant) -> Life {
+        let pool = &self.upstream.config.pool;
+        let nth = self.pool.cells().checkouts_new.get();
+        let jitter = 1.0 - Random::new(nth).unit() / 10.0;
+        Life {
+            idle_timeout: pool.idle_timeout.value.0.mul_f64(jitter),
+            retire_at: now + pool.max_age.value.0.mul_f64(jitter),
+        }
+    }
+}
+
+enum Ticket {
+    Permit(OwnedSemaphorePermit),
+    Lent(Lent),
+}
+
+/// A connection being made; those that would share it are told when it is there or has failed.
+struct Connecting<'a> {
+    pool: &'a EndpointPool,
+    shared: bool,
+}
+
+impl<'a> Connecting<'a> {
+    fn begin(pool: &'a EndpointPool, shared: bool) -> Self {
+        pool.cells().pool_connecting.inc();
+        if shared {
+            pool.opening.store(true, Relaxed);
+        }
+        Connecting { pool, shared }
+    }
+}
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.pool.cells().pool_connecting.dec();
+        if self.shared {
+            self.pool.opening.store(false, Relaxed);
+            self.pool.returned.notify_one();
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! This worker's connections, and its own view of how busy each endpoint is.
+//!
+//! A pool is keyed by everything that makes connections unequal: the upstream, the address, and
+//! a hash of protocol and TLS settings with the content of their files. So a pool survives a
+//! reload that changes none of these, and a connection never serves another identity. HTTP/1
+//! connections are lent out one by one, last in, first out; HTTP/2 ones are shared up to the
+//! streams the other side allows. No lock is held across an await, and none is contended: only
+//! this worker takes them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::{http1, http2};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::Upstream;
+use super::balance::Load;
+use super::endpoint::Endpoint;
+use super::latency::Latency;
+use crate::message::Body;
+use crate::telemetry::handles::{PoolClose, UpstreamCells, UpstreamMetrics};
+
+/// This worker's connections to every upstream.
+pub struct WorkerPools {
+    /// The worker.
+    pub worker: usize,
+    pools: Mutex<HashMap<Key, Arc<EndpointPool>, foldhash::fast::RandomState>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    upstream: Arc<str>,
+    address: SocketAddr,
+    identity: u64,
+}
+
+impl WorkerPools {
+    /// Empty, for this worker.
+    pub fn new(worker: usize) -> Self {
+        WorkerPools {
+            worker,
+            pools: Mutex::default(),
+        }
+    }
+
+    /// The pool of an endpoint, made at its first use.
+    pub(super) fn pool(&self, upstream: &Upstream, endpoint: &Endpoint) -> Arc<EndpointPool> {
+        let key = Key {
+            upstream: Arc::clone(&upstream.name),
+            address: endpoint.address,
+            identity: upstream.identity_of(endpoint),
+        };
+        let mut pools = self.pools.lock();
+        let new = || {
+            Arc::new(EndpointPool::new(
+                self.worker,
+                Arc::clone(&upstream.metrics),
+            ))
+        };
+        Arc::clone(pools.entry(key).or_insert_with(new))
+    }
+
+    /// Closes idle and aged connections, and those of upstreams that `keep` does not know. Called
+    /// about once a second by the worker.
+    pub fn housekeep(&self, now: Instant, keep: impl Fn(&str) -> bool) {
+        self.pools.lock().retain(|key, pool| {
+            if !keep(&key.upstream) {
+                pool.close_idle(PoolClose::Drain);
+            }
+            pool.expire(now);
+            // A pool that no stack and no lease holds and that is empty is forgotten.
+            Arc::strong_count(pool) > 1 || !pool.is_empty()
+        });
+    }
+
+    /// Closes every connection that serves no request.
+    pub fn close_idle(&self) {
+        for pool in self.pools.lock().values() {
+            pool.close_idle(PoolClose::Drain);
+        }
+    }
+}
+
+/// One endpoint's connections on one worker.
+pub(super) struct EndpointPool {
+    worker: usize,
+    metrics: Arc<UpstreamMetrics>,
+    connections: Mutex<Connections>,
+    /// One is told when a connection comes back or a shared one has been made.
+    pub(super) returned: Notify,
+    waiting: AtomicU32,
+    /// The last connection spoke HTTP/2.
+    pub(super) speaks_h2: AtomicBool,
+    /// A shared connection is being made.
+    pub(super) opening: AtomicBool,
+    in_flight: AtomicU32,
+    latency: Mutex<Latency>,
+}
+
+#[derive(Default)]
+struct Connections {
+    idle: Vec<Idle>,
+    shared: Vec<Shared>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    task: AbortHandle,
+    since: Instant,
+    life: Life,
+}
+
+/// How long a connection is kept, with its own jitter, so that they do not end together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Life {
+    /// Idle for this long, it is closed.
+    pub(super) idle_timeout: Duration,
+    /// It serves no new request from then on.
+    pub(super) retire_at: Instant,
+}
+
+struct Shared {
+    sender: http2::SendRequest<Body>,
+    task: AbortHandle,
+    streams: Arc<AtomicU32>,
+    allowed: Arc<AtomicU32>,
+    last_used: Instant,
+    life: Life,
+}
+
+/// An HTTP/1 connection, lent for one request. Dropped, it is closed; given back, it is kept.
+pub(super) struct LentH1 {
+    /// There until the connection is kept or released.
+    pub(super) sender: Option<http1::SendRequest<Body>>,
+    task: AbortHandle,
+    life: Life,
+    /// When it came back from the request before, if there was one.
+    pub(super) idle_since: Option<Instant>,
+    pool: Arc<EndpointPool>,
+}
+
+/// A stream's place on a shared HTTP/2 connection.
+pub(super) struct LentH2 {
+    pub(super) sender: http2::SendRequest<Body>,
+    streams: Arc<AtomicU32>,
+    pool: Arc<EndpointPool>,
+}
+
+impl EndpointPool {
+    fn new(worker: usize, metrics: Arc<UpstreamMetrics>) -> Self {
+        EndpointPool {
+            worker,
+            metrics,
+            connections: Mutex::default(),
+            returned: Notify::new(),
+            waiting: AtomicU32::new(0),
+            speaks_h2: AtomicBool::new(false),
+            opening: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            latency: Mutex::default(),
+        }
+    }
+
+    /// This worker's numbers of the upstream.
+    pub(super) fn cells(&self) -> &UpstreamCells {
+        self.metrics.of(self.worker)
+    }
+
+    fn closed(&self, why: PoolClose) {
+        self.cells().pool_closes[why as usize].inc();
+    }
+
+    /// How busy it is.
+    pub(super) fn load(&self, now: Instant) -> Load {
+        Load {
+            in_flight: self.in_flight.load(Relaxed),
+            latency: self.latency.lock().at(now),
+        }
+    }
+
+    /// Counts an answer, or a failure, into the latency.
+    pub(super) fn observe(&self, took: Duration, failed: bool, now: Instant) {
+        self.latency.lock().observe(took, failed, now);
+    }
+
+    /// Counts a request as under way until the guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight
+            .store(self.in_flight.load(Relaxed) + 1, Relaxed);
+        self.cells().in_flight.inc();
+        InFlight(Arc::clone(self))
+    }
+
+    /// Marks one request as waiting for a connection here.
+    pub(super) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Relaxed);
+        self.cells().pool_waiting.inc();
+        Waiting(self)
+    }
+
+    /// The idle connection used last, if there is one that is still good.
+    pub(super) fn pop(self: &Arc<Self>, now: Instant) -> Option<LentH1> {
+        let mut connections = self.connections.lock();
+        while let Some(idle) = connections.idle.pop() {
+            self.cells().pool_idle.dec();
+            match idle.spent(now) {
+                None => return Some(LentH1::new(idle, Arc::clone(self))),
+                Some(why) => {
+                    self.closed(why);
+                    idle.task.abort();
+                }
+            }
+        }
+        None
+    }
+
+    /// A place on a shared connection that has one.
+    pub(super) fn share(self: &Arc<Self>, now: Instant) -> Option<LentH2> {
+        let mut connections = self.connections.lock();
+        connections.shared.retain(|shared| {
+            let good = !shared.sender.is_closed();
+            if !good {
+                self.cells().pool_idle.dec();
+                self.closed(PoolClose::Peer);
+            }
+            good
+        });
+        let shared = connections.shared.iter_mut().find(|s| s.has_place(now))?;
+        shared.last_used = now;
+        Some(LentH2::new(shared, Arc::clone(self)))
+    }
+
+    /// Lends out a new HTTP/1 connection.
+    pub(super) fn lend_h1(
+        self: &Arc<Self>,
+        sender: http1::SendRequest<Body>,
+        task: AbortHandle,
+        life: Life,
+    ) -> LentH1 {
+        self.speaks_h2.store(false, Relaxed);
+        self.cells().pool_active.inc();
+        LentH1 {
+            sender: Some(sender),
+            task,
+            life,
+            idle_since: None,
+            pool: Arc::clone(self),
+        }
+    }
+
+    /// Puts a new HTTP/2 connection up for sharing and takes its first place.
+    pub(super) fn lend_h2(
+        self: &Arc<Self>,
+        (sender, allowed): (http2::SendRequest<Body>, Arc<AtomicU32>),
+        task: AbortHandle,
+        life: Life,
+        now: Instant,
+    ) -> LentH2 {
+        self.speaks_h2.store(true, Relaxed);
+        let shared = Shared {
+            sender,
+            task,
+            streams: Arc::default(),
+            allowed,
+            last_used: now,
+            life,
+        };
+        self.cells().pool_idle.inc();
+        let lent = LentH2::new(&shared, Arc::clone(self));
+        self.connections.lock().shared.push(shared);
+        lent
+    }
+
+    /// Closes one idle connection to make room for another; `false` if there was none.
+    pub(super) fn evict(&self) -> bool {
+        let mut connections = self.connections.lock();
+        if connections.idle.is_empty() {
+            return false;
+        }
+        connections.idle.remove(0).task.abort();
+        self.cells().pool_idle.dec();
+        self.closed(PoolClose::Cap);
+        true
+    }
+
+    fn keep(&self, idle: Idle, keep: Keep) {
+        let mut connections = self.connections.lock();
+        let waited_for = self.waiting.load(Relaxed) > 0;
+        let room = connections.idle.len() < keep.max_idle && !keep.awaited;
+        if waited_for || room {
+            connections.idle.push(idle);
+            self.cells().pool_idle.inc();
+            self.returned.notify_one();
+        } else {
+            idle.task.abort();
+            self.closed(PoolClose::Cap);
+        }
+    }
+
+    fn expire(&self, now: Instant) {
+        let mut connections = self.connections.lock();
+        connections.idle.retain(|idle| match idle.spent(now) {
+            None => true,
+            Some(why) => {
+                idle.task.abort();
+                self.cells().pool_idle.dec();
+                self.closed(why);
+                false
+            }
+        });
+        connections.shared.retain(|shared| match shared.spent(now) {
+            None => true,
+            Some(why) => {
+                shared.task.abort();
+                self.cells().pool_idle.dec();
+                self.closed(why);
+                false
+            }
+        });
+    }
+
+    fn close_idle(&self, why: PoolClose) {
+        let mut connections = self.connections.lock();
+        for idle in connections.idle.drain(..) {
+            idle.task.abort();
+            self.cells().pool_idle.dec();
+            self.closed(why);
+        }
+        connections.shared.retain(|shared| {
+            let busy = shared.streams.load(Relaxed) > 0;
+            if !busy {
+                shared.task.abort();
+                self.cells().pool_idle.dec();
+                self.closed(why);
+            }
+            busy
+        });
+    }
+
+    fn is_empty(&self) -> bool {
+        let connections = self.connections.lock();
+        connections.idle.is_empty() && connections.shared.is_empty()
+    }
+}
+
+impl Idle {
+    /// Why it is not to be used any more, if so.
+    fn spent(&self, now: Instant) -> Option<PoolClose> {
+        if self.sender.is_closed() || !self.sender.is_ready() {
+            Some(PoolClose::Peer)
+        } else if now >= self.life.retire_at {
+            Some(PoolClose::Age)
+        } else if now >= self.since + self.life.idle_timeout {
+            Some(PoolClose::Idle)
+        } else {
+            None
+        }
+    }
+}
+
+impl Shared {
+    fn has_place(&self, now: Instant) -> bool {
+        let streams = self.streams.load(Relaxed);
+        now < self.life.retire_at && self.sender.is_ready() && streams < self.allowed.load(Relaxed)
+    }
+
+    fn spent(&self, now: Instant) -> Option<PoolClose> {
+        if self.sender.is_closed() {
+            Some(PoolClose::Peer)
+        } else if self.streams.load(Relaxed) > 0 {
+            None
+        } else if now >= self.life.retire_at {
+            Some(PoolClose::Age)
+        } else if now >= self.last_used + self.life.idle_timeout {
+            Some(PoolClose::Idle)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether a connection that comes back is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keep {
+    pub(super) max_idle: usize,
+    /// A request of another endpoint or worker waits for a connection.
+    pub(super) awaited: bool,
+}
+
+impl LentH1 {
+    fn new(idle: Idle, pool: Arc<EndpointPool>) -> Self {
+        pool.cells().pool_active.inc();
+        LentH1 {
+            sender: Some(idle.sender),
+            task: idle.task,
+            life: idle.life,
+            idle_since: Some(idle.since),
+            pool,
+        }
+    }
+
+    /// Gives the connection back for the next request.
+    pub(super) fn keep(mut self, keep: Keep, now: Instant) {
+        let Some(mut sender) = self.sender.take_if(|s| !s.is_closed()) else {
+            return;
+        };
+        if sender.is_ready() {
+            self.store(sender, keep, now);
+            return;
+        }
+        // hyper has yet to see the end of the request or of the answer: rare, and soon over.
+        tokio::spawn(async move {
+            let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready());
+            if matches!(ready.await, Ok(Ok(()))) {
+                self.store(sender, keep, crate::clock::now());
+            } else {
+                self.task.abort();
+                self.pool.closed(PoolClose::Error);
+            }
+        });
+    }
+
+    fn store(&self, sender: http1::SendRequest<Body>, keep: Keep, now: Instant) {
+        let idle = Idle {
+            sender,
+            task: self.task.clone(),
+            since: now,
+            life: self.life,
+        };
+        self.pool.keep(idle, keep);
+    }
+
+    /// Lets the connection go on by itself: it has been upgraded.
+    pub(super) fn release(mut self) {
+        self.sender = None;
+    }
+}
+
+impl Drop for LentH1 {
+    fn drop(&mut self) {
+        self.pool.cells().pool_active.dec();
+        if let Some(sender) = &self.sender {
+            let by_peer = sender.is_closed();
+            self.pool.closed(if by_peer {
+                PoolClose::Peer
+            } else {
+                PoolClose::Error
+            });
+            self.task.abort();
+        }
+    }
+}
+
+impl LentH2 {
+    fn new(shared: &Shared, pool: Arc<EndpointPool>) -> Self {
+        if shared.streams.fetch_add(1, Relaxed) == 0 {
+            pool.cells().pool_idle.dec();
+            pool.cells().pool_active.inc();
+        }
+        LentH2 {
+            sender: shared.sender.clone(),
+            streams: Arc::clone(&shared.streams),
+            pool,
+        }
+    }
+}
+
+impl Drop for LentH2 {
+    fn drop(&mut self) {
+        if self.streams.fetch_sub(1, Relaxed) == 1 {
+            self.pool.cells().pool_active.dec();
+            self.pool.cells().pool_idle.inc();
+        }
+        if self.pool.waiting.load(Relaxed) > 0 {
+            self.pool.returned.notify_one();
+        }
+    }
+}
+
+/// A request under way at an endpoint.
+pub(super) struct InFlight(Arc<EndpointPool>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let count = self.0.in_flight.load(Relaxed);
+        self.0.in_flight.store(count.saturating_sub(1), Relaxed);
+        self.0.cells().in_flight.dec();
+    }
+}
+
+/// A request waiting for a connection.
+pub(super) struct Waiting<'a>(&'a EndpointPool);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+        self.0.cells().pool_waiting.dec();
+    }
+}

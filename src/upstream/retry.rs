@@ -1,0 +1,281 @@
+//! Further tries: which failures, which requests, and how many.
+//!
+//! A failure is tried again when the config names it, the method is idempotent (RFC 9110 9.2.2)
+//! or the upstream provably has not seen the request, the body can be sent again, the route's
+//! deadline has not passed, and the budget has one left. An answer is passed on as it is once no
+//! further try is allowed; nothing is retried after response headers went on. A reused connection
+//! that ended without an answer is no sign of an overloaded upstream: the first time that happens
+//! to an idempotent request costs no budget.
+
+use std::error::Error as _;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use http::{HeaderMap, Method, Uri, Version};
+use tower::Service;
+
+use super::Upstream;
+use super::budget::Budget;
+use super::config::{RetryConfig, RetryOn};
+use super::replay::Replay;
+use super::send::{Further, Stale};
+use crate::clock;
+use crate::error::{Again, GatewayError, Reason};
+use crate::message::{Exchange, Request, Response};
+use crate::telemetry::handles::{RetryDenied, UpstreamCells, UpstreamMetrics};
+
+/// Tries again over an inner service that makes one try.
+#[derive(Clone)]
+pub struct Retry<S> {
+    inner: S,
+    policy: Option<Arc<Policy>>,
+}
+
+struct Policy {
+    attempts: u32,
+    ratio: f64,
+    on: Vec<RetryOn>,
+    budget: Arc<Budget>,
+    metrics: Arc<UpstreamMetrics>,
+    worker: usize,
+}
+
+impl<S> Retry<S> {
+    /// With the upstream's `retry` section, for one worker.
+    pub fn new(inner: S, upstream: &Upstream, worker: usize) -> Self {
+        let policy = upstream.retry().map(|config| {
+            Arc::new(Policy {
+                attempts: config.attempts.value.into(),
+                ratio: config.budget.value,
+                on: on(config),
+                budget: Arc::clone(&upstream.budget),
+                metrics: Arc::clone(&upstream.metrics),
+                worker,
+            })
+        });
+        Retry { inner, policy }
+    }
+}
+
+fn on(config: &RetryConfig) -> Vec<RetryOn> {
+    config.on.iter().map(|on| on.value).collect()
+}
+
+impl<S> Service<Request> for Retry<S>
+where
+    S: Service<Request, Response = Response, Error = GatewayError> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = GatewayError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, GatewayError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), GatewayError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match &self.policy {
+            None => Box::pin(self.inner.call(request)),
+            Some(policy) => {
+                let policy = Arc::clone(policy);
+                let clone = self.inner.clone();
+                let inner = std::mem::replace(&mut self.inner, clone);
+                Box::pin(async move { policy.run(inner, request).await })
+            }
+        }
+    }
+}
+
+/// All of a request but its body, for further tries.
+struct Head {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+    exchange: Option<Arc<Exchange>>,
+    idempotent: bool,
+}
+
+impl Head {
+    fn of(request: &Request) -> Self {
+        let extensions = request.extensions();
+        Head {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: request.headers().clone(),
+            exchange: extensions.get::<Arc<Exchange>>().cloned(),
+            idempotent: is_idempotent(request.method()),
+        }
+    }
+
+    fn request(&self, body: crate::message::Body, tried: &[SocketAddr]) -> Request {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers.clone();
+        let extensions = request.extensions_mut();
+        if let Some(exchange) = &self.exchange {
+            extensions.insert(Arc::clone(exchange));
+        }
+        extensions.insert(Further {
+            tried: tried.to_vec(),
+        });
+        request
+    }
+
+    /// When the route's timeout ends the request.
+    fn due(&self) -> Option<Instant> {
+        self.exchange.as_ref().and_then(|exchange| exchange.due())
+    }
+
+    /// The endpoint that the last try asked.
+    fn asked(&self) -> Option<SocketAddr> {
+        self.exchange.as_ref().and_then(|e| e.notes().endpoint)
+    }
+}
+
+/// Methods that may be repeated without harm (RFC 9110 9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+/// What is thought of a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It stands.
+    Final,
+    /// It would be tried again but for the method.
+    Unsafe,
+    /// To be tried again, at the cost of the budget.
+    Again,
+    /// To be tried again: the connection was stale.
+    Stale,
+}
+
+impl Policy {
+    async fn run<S>(&self, mut inner: S, mut request: Request) -> Result<Response, GatewayError>
+    where
+        S: Service<Request, Response = Response, Error = GatewayError>,
+    {
+        self.budget.request(self.worker, clock::now());
+        let head = Head::of(&request);
+        let body = std::mem::take(request.body_mut());
+        let (first, replay) = Replay::split(body, head.idempotent);
+        *request.body_mut() = first;
+        let mut tried = Vec::new();
+        let mut free = true;
+        for tries in 0.. {
+            let result = inner.call(request).await;
+            self.count(tries, &result);
+            let verdict = self.judge(&result, head.idempotent);
+            let free_now = verdict == Verdict::Stale && std::mem::take(&mut free);
+            if verdict == Verdict::Final {
+                return result;
+            }
+            if let Err(why) = self.allow(verdict, tries, free_now, &head) {
+                self.deny(why);
+                return result;
+            }
+            let Some(body) = replay.again() else {
+                self.deny(RetryDenied::Body);
+                return result;
+            };
+            tried.extend(head.asked());
+            request = head.request(body, &tried);
+            std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
+        }
+        unreachable!("attempts are bounded by the policy")
+    }
+
+    fn allow(
+        &self,
+        verdict: Verdict,
+        tries: u32,
+        free: bool,
+        head: &Head,
+    ) -> Result<(), RetryDenied> {
+        let now = clock::now();
+        if verdict == Verdict::Unsafe {
+            Err(RetryDenied::Method)
+        } else if tries >= self.attempts {
+            Err(RetryDenied::Attempts)
+        } else if head.due().is_some_and(|due| now >= due) {
+            Err(RetryDenied::Deadline)
+        } else if !free && !self.budget.take(self.worker, self.ratio, now) {
+            Err(RetryDenied::Budget)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn judge(&self, result: &Result<Response, GatewayError>, idempotent: bool) -> Verdict {
+        let error = match result {
+            Ok(response) => {
+                let status = RetryOn::Status(response.status().as_u16());
+                return match self.on.contains(&status) {
+                    false => Verdict::Final,
+                    true if idempotent => Verdict::Again,
+                    true => Verdict::Unsafe,
+                };
+            }
+            Err(error) => error,
+        };
+        let stale = error.source().is_some_and(|s| s.is::<Stale>());
+        match error.again() {
+            Again::No => Verdict::Final,
+            _ if !kind(error.reason()).is_some_and(|k| self.on.contains(&k)) => Verdict::Final,
+            Again::Always => Verdict::Again,
+            Again::Idempotent if !idempotent => Verdict::Unsafe,
+            Again::Idempotent if stale => Verdict::Stale,
+            Again::Idempotent => Verdict::Again,
+        }
+    }
+
+    fn cells(&self) -> &UpstreamCells {
+        self.metrics.of(self.worker)
+    }
+
+    fn deny(&self, why: RetryDenied) {
+        self.cells().retries_denied[why as usize].inc();
+    }
+
+    fn count(&self, tries: u32, result: &Result<Response, GatewayError>) {
+        if tries == 0 {
+            return;
+        }
+        match result {
+            Ok(response) if !response.status().is_server_error() => {
+                self.cells().retries_success.inc();
+            }
+            Ok(_) | Err(_) => self.cells().retries_failure.inc(),
+        }
+    }
+}
+
+/// The word of `retry.on` for a failure.
+fn kind(reason: Reason) -> Option<RetryOn> {
+    match reason {
+        Reason::DnsError
+        | Reason::DnsTimeout
+        | Reason::ConnectionRefused
+        | Reason::DestinationIpUnroutable
+        | Reason::ConnectionTimeout
+        | Reason::TlsProtocolError
+        | Reason::TlsCertificateError
+        | Reason::TlsAlertReceived => Some(RetryOn::Connect),
+        Reason::ConnectionTerminated => Some(RetryOn::Reset),
+        Reason::ConnectionWriteTimeout | Reason::FirstByteTimeout | Reason::PerTryTimeout => {
+            Some(RetryOn::Timeout)
+        }
+        _ => None,
+    }
+}

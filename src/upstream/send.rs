@@ -1,0 +1,417 @@
+//! The innermost service: one try. Choose an endpoint, get a connection, send, wait for the
+//! response headers, record how it went.
+//!
+//! A request that an idle connection hands back unwritten goes out again at once on a fresh one;
+//! that is no retry, since nobody has seen it. Everything else that fails is an error for `retry`
+//! to judge. The endpoint asked is written into the exchange's notes. Failures that the client
+//! caused count against nobody.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tower::Service;
+
+use super::answer::{self, Ending};
+use super::checkout::{Checkout, Lent, Wanted};
+use super::choose::{Slot, View};
+use super::pool::WorkerPools;
+use super::upload::{self, Upload, Waits};
+use super::{Upstream, eject, framing};
+use crate::clock;
+use crate::error::{GatewayError, Reason, Side};
+use crate::message::{Body, Exchange, Request, Response};
+
+/// What a further try is told: an extension that `retry` puts on the request.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Further {
+    /// Endpoints asked before: others come first.
+    pub(super) tried: Vec<SocketAddr>,
+}
+
+/// A connection that was used before ended without an answer: it may have been closed while idle.
+#[derive(Debug)]
+pub(super) struct Stale(hyper::Error);
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a reused connection ended before the answer")
+    }
+}
+
+impl StdError for Stale {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// Sends requests to one upstream over one worker's connections.
+#[derive(Clone)]
+pub struct Send(Arc<Sender>);
+
+struct Sender {
+    upstream: Arc<Upstream>,
+    pools: Arc<WorkerPools>,
+    view: Mutex<View>,
+    per_try: Option<Duration>,
+}
+
+impl Send {
+    /// For one stack on one worker.
+    pub fn new(upstream: Arc<Upstream>, pools: Arc<WorkerPools>) -> Self {
+        let per_try = upstream.retry().and_then(|r| r.per_try_timeout.as_ref());
+        let seed = super::balance::hash(upstream.name.as_bytes()) ^ pools.worker as u64;
+        Send(Arc::new(Sender {
+            per_try: per_try.map(|t| t.value.0),
+            view: Mutex::new(View::new(seed)),
+            upstream,
+            pools,
+        }))
+    }
+}
+
+impl Service<Request> for Send {
+    type Response = Response;
+    type Error = GatewayError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, GatewayError>> + std::marker::Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), GatewayError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let sender = Arc::clone(&self.0);
+        Box::pin(async move { sender.attempt(request).await })
+    }
+}
+
+impl Sender {
+    async fn attempt(&self, mut request: Request) -> Result<Response, GatewayError> {
+        let started = clock::now();
+        let extensions = std::mem::take(request.extensions_mut());
+        let exchange = extensions.get::<Arc<Exchange>>();
+        let tried = extensions
+            .get::<Further>()
+            .map_or(&[] as &[_], |f| &f.tried);
+        let hash = self.upstream.key.of(&request, exchange);
+        let slot = self
+            .view
+            .lock()
+            .choose(&self.upstream, &self.pools, hash, tried, started)?;
+        if let Some(exchange) = exchange {
+            exchange.note(|notes| {
+                notes.upstream = Some(Arc::clone(&self.upstream.name));
+                notes.endpoint = Some(slot.endpoint.address);
+                notes.tries += 1;
+            });
+        }
+        let mut record = Record::begin(self, &slot, started);
+        let result = self
+            .exchange(request, &slot, !tried.is_empty(), started)
+            .await;
+        record.end(&result);
+        if let Some(exchange) = exchange {
+            exchange.note(|notes| notes.waited += clock::now() - started);
+        }
+        result
+    }
+
+    async fn exchange(
+        &self,
+        request: Request,
+        slot: &Slot,
+        fresh: bool,
+        started: Instant,
+    ) -> Result<Response, GatewayError> {
+        let flight = slot.pool.begin();
+        let (head, body) = request.into_parts();
+        let (body, upload) = upload::watch(body, started);
+        let mut request = Request::from_parts(head, body);
+        let upgrade = request.headers().contains_key(http::header::UPGRADE);
+        let mut wanted = Wanted {
+            fresh: fresh || upgrade,
+            upgrade,
+        };
+        let due = self.per_try.map(|limit| started + limit);
+        loop {
+            let mut lent = self.connection(slot, wanted, due).await?;
+            framing::prepare(&mut request, matches!(lent, Lent::H2(_)), &slot.endpoint)?;
+            let reused = lent.was_used();
+            let method_is_head = request.method() == http::Method::HEAD;
+            let wait = self.head(lent.send(request), upload.as_deref(), due);
+            match wait.await? {
+                Ok(response) => {
+                    let ending = Ending {
+                        lent,
+                        flight,
+                        upload,
+                        reusable: !upgrade,
+                        keep: answer::keep(&self.upstream),
+                    };
+                    return self.answered(response, ending, upgrade, method_is_head);
+                }
+                Err(mut failed) => match failed.take_message() {
+                    Some(unwritten) if reused => {
+                        request = unwritten;
+                        wanted.fresh = true;
+                    }
+                    unwritten => {
+                        let error = failure(failed.into_error(), reused);
+                        let unsent = unwritten.is_some();
+                        return Err(if unsent { error.never_sent() } else { error });
+                    }
+                },
+            }
+        }
+    }
+
+    async fn connection(
+        &self,
+        slot: &Slot,
+        wanted: Wanted,
+        due: Option<Instant>,
+    ) -> Result<Lent, GatewayError> {
+        let checkout = Checkout {
+            upstream: &self.upstream,
+            endpoint: &slot.endpoint,
+            pool: &slot.pool,
+            wanted,
+        };
+        match due {
+            None => checkout.get().await,
+            Some(due) => tokio::time::timeout_at(due.into(), checkout.get())
+                .await
+                .map_err(|late| GatewayError::caused(Reason::PerTryTimeout, late).never_sent())?,
+        }
+    }
+
+    /// Waits for the response headers, for as long as is due.
+    async fn head<T>(
+        &self,
+        answer: impl Future<Output = T>,
+        upload: Option<&Upload>,
+        per_try: Option<Instant>,
+    ) -> Result<T, GatewayError> {
+        let timeouts = &self.upstream.config.timeouts;
+        let (first_byte, idle) = (timeouts.first_byte.value.0, timeouts.idle.value.0);
+        let sent = clock::now();
+        tokio::pin!(answer);
+        loop {
+            let (mut due, mut why) = due(upload, sent, first_byte, idle);
+            if let Some(limit) = per_try.filter(|limit| *limit < due) {
+                (due, why) = (limit, Reason::PerTryTimeout);
+            }
+            let now = clock::now();
+            if due <= now {
+                return Err(why.into());
+            }
+            // An upload changes what is due: look again now and then.
+            let look = upload.map_or(due, |_| due.min(now + first_byte.min(idle) / 8));
+            tokio::select! {
+                biased;
+                answered = &mut answer => return Ok(answered),
+                () = tokio::time::sleep_until(look.into()) => {}
+            }
+        }
+    }
+
+    fn answered(
+        &self,
+        mut response: http::Response<Incoming>,
+        mut ending: Ending,
+        upgrade: bool,
+        to_head: bool,
+    ) -> Result<Response, GatewayError> {
+        if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            return match ending.lent {
+                Lent::H1(lent) if upgrade => {
+                    lent.release();
+                    Ok(response.map(|_| Body::empty()))
+                }
+                Lent::H1(_) | Lent::H2(_) => Err(Reason::HttpUpgradeFailed.into()),
+            };
+        }
+        ending.reusable &= framing::judge(&mut response, to_head)?;
+        let idle = self.upstream.config.timeouts.idle.value.0;
+        Ok(response.map(|body| answer::watch(Body::from_upstream(body), ending, idle)))
+    }
+
+    /// Counts a failure of an endpoint, which may eject it.
+    fn failed(&self, slot: &Slot, now: Instant) {
+        let Some(rule) = &self.upstream.rule else {
+            return;
+        };
+        let Some(ejection) = slot.endpoint.standing.failed(now, rule) else {
+            return;
+        };
+        let set = self.upstream.live.set();
+        let count = |what: &dyn Fn(&super::endpoint::Standing) -> bool| {
+            set.endpoints.iter().filter(|e| what(&e.standing)).count()
+        };
+        let ejected = count(&|s| s.is_ejected(now));
+        let usable = count(&|s| s.is_usable(now));
+        if eject::may(rule, set.endpoints.len(), ejected, usable) {
+            slot.endpoint.standing.eject(now, &ejection);
+            self.upstream.live.changed();
+            slot.pool.cells().ejections.inc();
+            tracing::warn!(
+                upstream = %self.upstream.name,
+                endpoint = %slot.endpoint.address,
+                seconds = ejection.length.as_secs_f64(),
+                "endpoint ejected"
+            );
+        }
+    }
+}
+
+/// When a wait for headers ends, and what it is called then.
+fn due(
+    upload: Option<&Upload>,
+    sent: Instant,
+    first_byte: Duration,
+    idle: Duration,
+) -> (Instant, Reason) {
+    let Some(upload) = upload else {
+        return (sent + first_byte, Reason::FirstByteTimeout);
+    };
+    match upload.waits() {
+        Waits::ForNobody => (
+            upload.moved().max(sent) + first_byte,
+            Reason::FirstByteTimeout,
+        ),
+        Waits::ForUpstream => (
+            upload.moved().max(sent) + idle,
+            Reason::ConnectionWriteTimeout,
+        ),
+        // The client's own timeouts are over it.
+        Waits::ForClient => (clock::now() + idle, Reason::RequestTimeout),
+    }
+}
+
+impl Lent {
+    /// It has served another request before.
+    fn was_used(&self) -> bool {
+        match self {
+            Lent::H1(lent) => lent.idle_since.is_some(),
+            Lent::H2(_) => true,
+        }
+    }
+
+    async fn send(
+        &mut self,
+        request: Request,
+    ) -> Result<http::Response<Incoming>, hyper::client::conn::TrySendError<Request>> {
+        match self {
+            Lent::H1(lent) => {
+                let sender = lent
+                    .sender
+                    .as_mut()
+                    .expect("a lent connection has its sender");
+                sender.try_send_request(request).await
+            }
+            Lent::H2(lent) => lent.sender.try_send_request(request).await,
+        }
+    }
+}
+
+/// What a failed exchange means.
+fn failure(error: hyper::Error, reused: bool) -> GatewayError {
+    let mut source = error.source();
+    let mut h2 = None;
+    while let Some(cause) = source {
+        if let Some(ours) = cause.downcast_ref::<GatewayError>() {
+            // The request's own body broke: the client's doing.
+            return GatewayError::caused(ours.reason(), error);
+        }
+        h2 = h2.or_else(|| cause.downcast_ref::<h2::Error>());
+        source = cause.source();
+    }
+    if let Some(h2) = h2 {
+        let unseen = h2.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || (h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR) && h2.is_remote());
+        let library = h2.is_library();
+        return match (unseen, library) {
+            (true, _) => GatewayError::caused(Reason::ConnectionTerminated, error).never_sent(),
+            (_, true) => GatewayError::caused(Reason::HttpProtocolError, error),
+            _ => GatewayError::caused(Reason::ConnectionTerminated, error),
+        };
+    }
+    if error.is_parse_too_large() {
+        GatewayError::caused(Reason::HttpResponseHeaderSectionSize, error)
+    } else if error.is_parse() {
+        GatewayError::caused(Reason::HttpProtocolError, error)
+    } else if reused {
+        GatewayError::caused(Reason::ConnectionTerminated, Stale(error))
+    } else {
+        GatewayError::caused(Reason::ConnectionTerminated, error)
+    }
+}
+
+/// One try in the numbers; dropped before its end, it was cancelled.
+struct Record<'a> {
+    sender: &'a Sender,
+    slot: &'a Slot,
+    started: Instant,
+    ended: bool,
+}
+
+impl<'a> Record<'a> {
+    fn begin(sender: &'a Sender, slot: &'a Slot, started: Instant) -> Self {
+        Record {
+            sender,
+            slot,
+            started,
+            ended: false,
+        }
+    }
+
+    fn end(&mut self, result: &Result<Response, GatewayError>) {
+        self.ended = true;
+        let now = clock::now();
+        let took = now - self.started;
+        let cells = self.slot.pool.cells();
+        cells.attempt_duration.observe(took);
+        let bad = match result {
+            Ok(response) if response.status().is_server_error() => {
+                cells.server_error.inc();
+                true
+            }
+            Ok(_) => {
+                cells.ok.inc();
+                false
+            }
+            Err(error) => {
+                cells.failed.inc(error.reason());
+                let ours = error.reason() == Reason::ConnectionLimitReached;
+                if error.reason().side() != Side::Upstream || ours {
+                    return;
+                }
+                // One idle connection closed says nothing about the endpoint.
+                if StdError::source(error).is_some_and(|s| s.is::<Stale>()) {
+                    return;
+                }
+                true
+            }
+        };
+        self.slot.pool.observe(took, bad, now);
+        if bad {
+            self.sender.failed(self.slot, now);
+        } else {
+            self.slot.endpoint.standing.succeeded();
+        }
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.slot.pool.cells().cancelled.inc();
+        }
+    }
+}

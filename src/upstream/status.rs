@@ -1,0 +1,83 @@
+//! How an upstream stands, for `/status` and the gauges. Read on the control thread.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::{Upstream, balance, choose};
+use crate::telemetry::cells::Gauge;
+
+/// One upstream.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamStatus {
+    /// Its name in the config.
+    pub name: Arc<str>,
+    /// Its endpoints; a name without an answer is one that is `unresolved`.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Too few endpoints are usable, so all are used.
+    pub panic: bool,
+    /// Requests under way, over all workers.
+    pub in_flight: i64,
+    /// Retry budget left, 0 to 1; `None` without retries.
+    pub retry_budget: Option<f64>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, Serialize)]
+pub struct EndpointStatus {
+    /// The address, or the name as written while there is none.
+    pub address: String,
+    /// As written in the config.
+    pub name: Arc<str>,
+    /// `healthy`, `unhealthy`, `ejected` or `unresolved`.
+    pub state: &'static str,
+    /// Its share.
+    pub weight: u16,
+    /// 0 is used first.
+    pub priority: u8,
+    /// Its zone, if it has one.
+    pub zone: Option<Arc<str>>,
+}
+
+pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
+    let set = upstream.live.set();
+    let seen = choose::seen(upstream, &set, now);
+    let threshold = upstream.config.panic_threshold.value;
+    let resolved = set.endpoints.iter().map(|endpoint| EndpointStatus {
+        address: endpoint.address.to_string(),
+        name: Arc::clone(&endpoint.written),
+        state: if endpoint.standing.is_unhealthy() {
+            "unhealthy"
+        } else if endpoint.standing.is_ejected(now) {
+            "ejected"
+        } else {
+            "healthy"
+        },
+        weight: endpoint.weight,
+        priority: endpoint.priority,
+        zone: endpoint.zone.clone(),
+    });
+    let unresolved = upstream.live.unresolved();
+    let unresolved = unresolved.iter().map(|spec| EndpointStatus {
+        address: spec.written.to_string(),
+        name: Arc::clone(&spec.written),
+        state: "unresolved",
+        weight: spec.weight,
+        priority: spec.priority,
+        zone: spec.zone.clone(),
+    });
+    UpstreamStatus {
+        name: Arc::clone(&upstream.name),
+        endpoints: resolved.chain(unresolved).collect(),
+        panic: balance::eligible(&seen, threshold).panic,
+        in_flight: upstream
+            .metrics
+            .iter()
+            .map(|c| Gauge::get(&c.in_flight))
+            .sum(),
+        retry_budget: upstream
+            .retry()
+            .map(|retry| upstream.budget.left(retry.budget.value, now)),
+    }
+}

@@ -1,0 +1,113 @@
+//! The request's body on its way out, watched.
+//!
+//! hyper takes the next piece only when there is room for it, so an upstream that does not read
+//! is seen as a body that is not asked for more. [`Upload`] says who is waited for: the client,
+//! whose own timeouts apply, or the upstream, whose `idle` timeout does.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::clock;
+use crate::error::GatewayError;
+use crate::message::Body;
+
+/// How far a request's body has come.
+#[derive(Debug)]
+pub(super) struct Upload {
+    start: Instant,
+    moved: AtomicU64,
+    state: AtomicU8,
+}
+
+/// Who is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Waits {
+    /// The client has yet to send more.
+    ForClient = 0,
+    /// The upstream has yet to take what is there.
+    ForUpstream = 1,
+    /// All of it has been handed over.
+    ForNobody = 2,
+}
+
+impl Upload {
+    /// Whom it waits for.
+    pub(super) fn waits(&self) -> Waits {
+        match self.state.load(Relaxed) {
+            0 => Waits::ForClient,
+            1 => Waits::ForUpstream,
+            _ => Waits::ForNobody,
+        }
+    }
+
+    /// When it last moved.
+    pub(super) fn moved(&self) -> Instant {
+        self.start + Duration::from_millis(self.moved.load(Relaxed))
+    }
+
+    fn now(&self, waits: Waits, moved: bool) {
+        self.state.store(waits as u8, Relaxed);
+        if moved {
+            let at = clock::now().saturating_duration_since(self.start);
+            let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+            self.moved.store(at, Relaxed);
+        }
+    }
+}
+
+/// Watches a body; one that is empty needs no watching.
+pub(super) fn watch(body: Body, now: Instant) -> (Body, Option<Arc<Upload>>) {
+    if body.is_end_stream() {
+        return (body, None);
+    }
+    let upload = Arc::new(Upload {
+        start: now,
+        moved: AtomicU64::new(0),
+        state: AtomicU8::new(Waits::ForUpstream as u8),
+    });
+    let watched = Watched {
+        body,
+        upload: Arc::clone(&upload),
+    };
+    (Body::wrap(watched), Some(upload))
+}
+
+struct Watched {
+    body: Body,
+    upload: Arc<Upload>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = GatewayError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, GatewayError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Pending => self.upload.now(Waits::ForClient, false),
+            Poll::Ready(Some(Ok(_))) if !self.body.is_end_stream() => {
+                self.upload.now(Waits::ForUpstream, true);
+            }
+            Poll::Ready(_) => self.upload.now(Waits::ForNobody, true),
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,107 @@
+//! Speaking HTTP on an open connection: hyper's client with our limits, one task a connection.
+//!
+//! The task owns the socket and the permit that counts it; aborting it closes the socket at
+//! once. Buffers, header counts and windows are bounded here and nowhere else.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::AbortHandle;
+
+use super::connect::Io;
+use crate::error::{GatewayError, Reason};
+use crate::message::Body;
+
+const MAX_HEADERS: usize = 256;
+const MAX_HEADER_SIZE: usize = 64 * 1024;
+const MAX_BUFFER: usize = 128 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_ANSWER: Duration = Duration::from_secs(10);
+
+/// A sender of requests on one connection.
+pub(super) enum Sender {
+    H1(http1::SendRequest<Body>),
+    /// With the streams the other side allows at once, as of now.
+    H2(http2::SendRequest<Body>, Arc<AtomicU32>),
+}
+
+/// Begins HTTP on a connection. The handle ends its task and closes the socket.
+pub(super) async fn speak(
+    io: Io,
+    h2: bool,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<(Sender, AbortHandle), GatewayError> {
+    if h2 {
+        speak_h2(io, permit).await
+    } else {
+        speak_h1(io, permit).await
+    }
+}
+
+async fn speak_h1(
+    io: Io,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<(Sender, AbortHandle), GatewayError> {
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEADER_SIZE)
+        .max_buf_size(MAX_BUFFER)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(unspoken)?;
+    let task = tokio::spawn(async move {
+        let ended = connection.with_upgrades().await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+        drop(permit);
+    });
+    Ok((Sender::H1(sender), task.abort_handle()))
+}
+
+async fn speak_h2(
+    io: Io,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<(Sender, AbortHandle), GatewayError> {
+    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_SIZE as u32)
+        .max_send_buf_size(MAX_BUFFER)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_ANSWER)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(unspoken)?;
+    let allowed = Arc::new(AtomicU32::new(limit(connection.current_max_send_streams())));
+    let told = Arc::clone(&allowed);
+    let task = tokio::spawn(async move {
+        let driven = std::future::poll_fn(|cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            told.store(limit(connection.current_max_send_streams()), Relaxed);
+            polled
+        });
+        if let Err(error) = driven.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+        drop(permit);
+    });
+    Ok((Sender::H2(sender, allowed), task.abort_handle()))
+}
+
+fn limit(streams: usize) -> u32 {
+    u32::try_from(streams).unwrap_or(u32::MAX)
+}
+
+fn unspoken(error: hyper::Error) -> GatewayError {
+    GatewayError::caused(Reason::ConnectionTerminated, error).never_sent()
+}

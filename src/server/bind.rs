@@ -30,12 +30,18 @@ pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Sockets> {
     let first = listen(address)?;
     let address = first.local_addr()?;
     let others = (1..workers).map(|_| listen(address));
-    let listeners = std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
+    let listeners = std::iter::once(Ok(first))
+        .chain(others)
+        .collect::<io::Result<_>>()?;
     Ok(Sockets { address, listeners })
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(address.ip() != std::net::Ipv6Addr::UNSPECIFIED)?;

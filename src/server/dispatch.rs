@@ -42,7 +42,13 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
     type Future = Pin<Box<dyn Future<Output = Result<Response, GatewayError>> + Send>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        let _ = (&self.worker, &self.conn, &self.listener, &self.verdict, request);
+        let _ = (
+            &self.worker,
+            &self.conn,
+            &self.listener,
+            &self.verdict,
+            request,
+        );
         Box::pin(async { Ok(Response::new(Body::empty())) })
     }
 }

@@ -195,7 +195,10 @@ async fn now(socket: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>
 fn is_short(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+    matches!(
+        code,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
 }
 
 /// Waiting that doubles, and one log line a second.
@@ -213,7 +216,10 @@ impl Backoff {
     async fn wait(&mut self, listener: &str, error: &io::Error) {
         self.wait = (self.wait * 2).clamp(FIRST_BACKOFF, LAST_BACKOFF);
         let now = clock::now();
-        if self.logged.is_none_or(|at| now.duration_since(at) >= Duration::from_secs(1)) {
+        if self
+            .logged
+            .is_none_or(|at| now.duration_since(at) >= Duration::from_secs(1))
+        {
             self.logged = Some(now);
             tracing::error!(listener, %error, "cannot accept; waiting");
         }

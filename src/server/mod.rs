@@ -27,6 +27,8 @@ mod pulse;
 mod service;
 pub mod signals;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod tls;
 pub mod worker;
@@ -116,7 +118,8 @@ impl Server {
     {
         let counts = Arc::new(Counts::new(workers));
         let build: Arc<dyn Fn(usize, Signal) -> Worker + Send + Sync> = Arc::new(build);
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| unbounded_channel()).unzip();
         let orders: Arc<[_]> = senders.into();
         let (tell, words) = unbounded_channel();
         let start = |(index, received)| {
@@ -250,7 +253,11 @@ async fn ended(words: &mut UnboundedReceiver<Word>, left: &mut usize) -> bool {
     true
 }
 
-fn prepare(bound: &BTreeMap<Arc<str>, Bound>, plan: &Plan, workers: usize) -> Result<Prepared, Problems> {
+fn prepare(
+    bound: &BTreeMap<Arc<str>, Bound>,
+    plan: &Plan,
+    workers: usize,
+) -> Result<Prepared, Problems> {
     let stays = |name: &Arc<str>, address| bound.get(name).is_some_and(|b| b.configured == address);
     let mut problems = Problems::new();
     let mut added = Vec::new();
@@ -267,7 +274,10 @@ fn prepare(bound: &BTreeMap<Arc<str>, Bound>, plan: &Plan, workers: usize) -> Re
         return Err(problems);
     }
     let gone = |name: &&Arc<str>| {
-        let kept = plan.listeners.get(*name).is_some_and(|l| stays(name, l.address));
+        let kept = plan
+            .listeners
+            .get(*name)
+            .is_some_and(|l| stays(name, l.address));
         !kept
     };
     let removed = bound.keys().filter(gone).cloned().collect();

@@ -123,7 +123,8 @@ impl Pulse {
     pub(super) fn due(&self) -> Option<Instant> {
         let head = self.head_since.load(Relaxed);
         let idle = self.idle_since.load(Relaxed);
-        let at = |nanos: u64, wait: Duration| Some(self.opened + Duration::from_nanos(nanos) + wait);
+        let at =
+            |nanos: u64, wait: Duration| Some(self.opened + Duration::from_nanos(nanos) + wait);
         if self.open() > 0 {
             return if self.multiplexed && head != 0 {
                 at(head, self.header_timeout)
@@ -132,7 +133,11 @@ impl Pulse {
             };
         }
         if head != 0 {
-            let begun = if self.multiplexed { head } else { head.max(idle) };
+            let begun = if self.multiplexed {
+                head
+            } else {
+                head.max(idle)
+            };
             return at(begun, self.header_timeout);
         }
         if !self.greeted.load(Relaxed) {

@@ -240,7 +240,14 @@ impl Floor {
             Some(switch) => switch.signal(),
             None => self.closing(),
         };
-        listener::serve(&self.local, fresh.plan, fresh.open, signal, stream, fresh.peer);
+        listener::serve(
+            &self.local,
+            fresh.plan,
+            fresh.open,
+            signal,
+            stream,
+            fresh.peer,
+        );
     }
 
     /// For a client of a listener that was removed while its socket was under way.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::net::SocketFlags;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -51,8 +52,19 @@ impl AcceptLoop {
             () = self.signal.clone().reached(Phase::Closing) => {}
             () = async { loop { self.turn(&mut backoff).await } } => {}
         }
-        while let Some(Ok((stream, peer))) = now(&self.socket).await {
-            self.place(stream, peer);
+        self.empty();
+    }
+
+    /// Takes all that is in the queue. The kernel is asked and not tokio, which may not have heard
+    /// of the last ones yet.
+    fn empty(&self) {
+        while let Ok(taken) =
+            rustix::net::accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+        {
+            let stream = TcpStream::from_std(taken.into());
+            if let Ok((stream, peer)) = stream.and_then(|s| s.peer_addr().map(|p| (s, p))) {
+                self.place(stream, peer);
+            }
         }
     }
 

@@ -265,7 +265,9 @@ fn prepare(
         if stays(name, listener.address) {
             continue;
         }
-        match bind::bind(listener.address, workers) {
+        let port = listener.address.port();
+        let ours = bound.values().any(|b| b.address.port() == port);
+        match bind::bind(listener.address, workers, ours) {
             Ok(sockets) => added.push((listener.clone(), sockets)),
             Err(error) => problems.push(unbound(plan, name, listener.address, &error)),
         }

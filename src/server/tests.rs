@@ -103,6 +103,17 @@ impl Town {
         cells.sum(|c| c.refused[why as usize].get())
     }
 
+    /// Waits until so many were refused: a client sees the end before it is counted.
+    async fn refused_are(&self, why: Refused, count: u64) {
+        let counted = async {
+            while self.refused(why) < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let counted = tokio::time::timeout(Duration::from_secs(5), counted).await;
+        assert_eq!(counted.map(|()| self.refused(why)), Ok(count));
+    }
+
     async fn drain(self) -> Drained {
         let _plan = self.shared;
         let timeout = Duration::from_secs(5);
@@ -180,7 +191,7 @@ async fn h01_h02_silence_and_half_a_preface_end_at_the_header_timeout() {
         client.write_all(bytes).await.expect("it is open");
         all(&mut client).await;
     }
-    assert_eq!(town.refused(Refused::DetectTimeout), 2);
+    town.refused_are(Refused::DetectTimeout, 2).await;
 }
 
 #[tokio::test]
@@ -299,6 +310,23 @@ async fn a_reload_adds_and_removes_listeners_and_fails_whole() {
 }
 
 #[tokio::test]
+async fn a_listener_may_be_renamed_on_its_address_and_no_client_is_refused() {
+    let mut town = Town::start(2, &[("web", section(HTTP1))]);
+    let address = town.server.addresses()["web"];
+    for name in ["edge", "web", "edge"] {
+        let mut same = section(HTTP1);
+        same.address.value = address.to_string();
+        let renamed = plan(&town.metrics, &[(name, same)]);
+        let prepared = town.server.prepare(&renamed).expect("it is ours");
+        town.server.commit(prepared);
+        assert_eq!(town.server.addresses()[name], address);
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        client.write_all(GET).await.expect("it is open");
+        assert!(head(&mut client).await.starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_panics_is_reported_as_lost() {
     let metrics = Arc::new(Metrics::new(2));
     let plan = plan(&metrics, &[("web", section(HTTP1))]);
@@ -391,7 +419,7 @@ async fn tls_is_shaken_resumed_on_any_worker_and_ended_when_it_stalls() {
         client.write_all(bytes).await.expect("it is open");
         all(&mut client).await;
     }
-    assert_eq!(town.refused(Refused::Tls), 3);
+    town.refused_are(Refused::Tls, 3).await;
 }
 
 #[tokio::test]
@@ -409,5 +437,5 @@ async fn a_proxy_header_is_required_where_it_is_asked_for() {
     let mut client = town.connect().await;
     client.write_all(GET).await.expect("it is open");
     all(&mut client).await;
-    assert_eq!(town.refused(Refused::ProxyHeader), 1);
+    town.refused_are(Refused::ProxyHeader, 1).await;
 }

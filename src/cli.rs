@@ -44,7 +44,9 @@ enum Command {
         ready_file: Option<PathBuf>,
     },
     /// Load, validate and compile a config without serving: a reload up to the swap.
-    #[command(after_help = "Examples:\n  weir check weir.toml\n  weir check --format json weir.toml")]
+    #[command(
+        after_help = "Examples:\n  weir check weir.toml\n  weir check --format json weir.toml"
+    )]
     Check {
         /// The config file.
         #[arg(env = "WEIR_CONFIG", default_value = "weir.toml")]
@@ -119,14 +121,21 @@ fn say(text: &str) {
 
 fn version() -> anyhow::Result<()> {
     let build = crate::BUILD;
-    print(&format!("weir {} ({})\n{}\n", build.version, build.revision, build.rustc))
+    print(&format!(
+        "weir {} ({})\n{}\n",
+        build.version, build.revision, build.rustc
+    ))
 }
 
 /// A config that was loaded and compiles, or everything that is wrong with it.
 pub fn load_and_compile(path: &Path) -> Result<(Arc<Loaded>, plan::Plan), (Problems, Sources)> {
     let (loaded, mut problems) = match load::load(path) {
         Ok(loaded) => (loaded, Problems::new()),
-        Err(load::Invalid { problems, sources, salvage }) => match salvage {
+        Err(load::Invalid {
+            problems,
+            sources,
+            salvage,
+        }) => match salvage {
             Some(loaded) => (*loaded, problems),
             None => return Err((problems, sources)),
         },
@@ -156,7 +165,10 @@ fn check(path: &Path, format: Format) -> anyhow::Result<()> {
         }
         (Err((problems, sources)), Format::Json) => {
             let problems = problems.to_json(&sources);
-            print(&format!("{:#}\n", serde_json::json!({ "valid": false, "problems": problems })))?;
+            print(&format!(
+                "{:#}\n",
+                serde_json::json!({ "valid": false, "problems": problems })
+            ))?;
             anyhow::bail!("{} is not valid", path.display());
         }
     }
@@ -166,7 +178,12 @@ fn check(path: &Path, format: Format) -> anyhow::Result<()> {
 fn series(loaded: &Loaded) -> usize {
     let config = &loaded.config;
     let (routes, upstreams) = (config.routes.len(), config.upstreams.len());
-    series_estimate(routes, upstreams, config.listeners.len(), server::workers(config.server.workers.value))
+    series_estimate(
+        routes,
+        upstreams,
+        config.listeners.len(),
+        server::workers(config.server.workers.value),
+    )
 }
 
 /// The route table of a good config.
@@ -174,7 +191,11 @@ fn summary(path: &Path, loaded: &Loaded) -> String {
     let config = &loaded.config;
     let mut rows = vec![["ROUTE".to_owned(), "MATCHES".to_owned(), "TO".to_owned()]];
     rows.extend(config.routes.iter().map(|route| {
-        [route.id.value.clone(), config::describe::matches(route), config::describe::target(route)]
+        [
+            route.id.value.clone(),
+            config::describe::matches(route),
+            config::describe::target(route),
+        ]
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let (first, second) = (width(0), width(1));

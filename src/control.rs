@@ -41,13 +41,24 @@ impl Control {
         shared: SharedPlan,
         metrics: Arc<Metrics>,
         access: Arc<access::Control>,
-            ask: mpsc::Sender<oneshot::Sender<ReloadReport>>,
+        ask: mpsc::Sender<oneshot::Sender<ReloadReport>>,
     ) -> Self {
-        let live = Arc::new(PlanLive { shared: shared.clone(), access });
+        let live = Arc::new(PlanLive {
+            shared: shared.clone(),
+            access,
+        });
         let exposition = Exposition::new(metrics.clone(), live, crate::BUILD);
         let started = clock::now();
         let (bound, last) = (Mutex::default(), Mutex::default());
-        Control { shared, metrics, exposition, ask, bound, last, started }
+        Control {
+            shared,
+            metrics,
+            exposition,
+            ask,
+            bound,
+            last,
+            started,
+        }
     }
 
     /// Where the listeners are bound now.
@@ -57,7 +68,9 @@ impl Control {
 
     /// Keeps how a reload went.
     pub fn reloaded(&self, report: &ReloadReport) {
-        let at = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let at = clock::wall()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
         *self.last.lock() = Some(status::LastReload {
             at,
             outcome: report.word().to_owned(),
@@ -67,13 +80,22 @@ impl Control {
     }
 
     fn listener(&self, plan: &ListenerPlan) -> status::Listener {
-        let bound = self.bound.lock().get(&plan.name).copied().unwrap_or(plan.address);
+        let bound = self
+            .bound
+            .lock()
+            .get(&plan.name)
+            .copied()
+            .unwrap_or(plan.address);
         let protocols = [("http1", plan.http1), ("h2", plan.h2)];
         let certificates = plan.tls.iter().flat_map(|tls| &tls.not_after);
         status::Listener {
             name: plan.name.to_string(),
             address: bound.to_string(),
-            protocols: protocols.iter().filter(|p| p.1).map(|p| p.0.to_owned()).collect(),
+            protocols: protocols
+                .iter()
+                .filter(|p| p.1)
+                .map(|p| p.0.to_owned())
+                .collect(),
             tls: plan.tls.is_some(),
             certificates: certificates
                 .map(|(name, not_after)| status::Certificate {
@@ -100,8 +122,12 @@ fn upstream(upstream: &Upstream, config: Option<&UpstreamConfig>) -> status::Ups
     };
     status::Upstream {
         name: upstream.name.to_string(),
-        protocol: config.map(|c| format!("{:?}", c.protocol).to_lowercase()).unwrap_or_default(),
-        balance: config.map(|c| c.balance.value.to_string()).unwrap_or_default(),
+        protocol: config
+            .map(|c| format!("{:?}", c.protocol).to_lowercase())
+            .unwrap_or_default(),
+        balance: config
+            .map(|c| c.balance.value.to_string())
+            .unwrap_or_default(),
         panic: now.panic,
         retry_budget: now.retry_budget,
         endpoints: now.endpoints.iter().map(endpoint).collect(),
@@ -111,11 +137,19 @@ fn upstream(upstream: &Upstream, config: Option<&UpstreamConfig>) -> status::Ups
 
 impl admin::Context for Control {
     fn metrics_text(&self, openmetrics: bool) -> Vec<u8> {
-        if openmetrics { self.exposition.openmetrics() } else { self.exposition.text() }
+        if openmetrics {
+            self.exposition.openmetrics()
+        } else {
+            self.exposition.text()
+        }
     }
 
     fn ready(&self) -> Result<(), String> {
-        if self.draining() { Err("draining".to_owned()) } else { Ok(()) }
+        if self.draining() {
+            Err("draining".to_owned())
+        } else {
+            Ok(())
+        }
     }
 
     fn draining(&self) -> bool {
@@ -125,15 +159,19 @@ impl admin::Context for Control {
     fn status(&self) -> Status {
         let plan = self.shared.load();
         let config = &plan.loaded.config;
-        let routes = config.routes.iter().zip(&plan.routes).map(|(config, route)| {
-            let told = status::Route {
-                id: route.id.to_string(),
-                matches: describe::matches(config),
-                target: describe::target(config),
-                ..status::Route::default()
-            };
-            told.counted(&route.metrics)
-        });
+        let routes = config
+            .routes
+            .iter()
+            .zip(&plan.routes)
+            .map(|(config, route)| {
+                let told = status::Route {
+                    id: route.id.to_string(),
+                    matches: describe::matches(config),
+                    target: describe::target(config),
+                    ..status::Route::default()
+                };
+                told.counted(&route.metrics)
+            });
         let upstreams = plan.upstreams.iter().map(|(name, up)| {
             upstream(up, config.upstreams.get(&**name)).counted(&self.metrics.upstream(name))
         });
@@ -184,19 +222,24 @@ struct PlanLive {
 impl Live for PlanLive {
     fn upstreams(&self) -> Vec<LiveUpstream> {
         let now = clock::now();
-        self.shared.load().upstreams.values().map(|upstream| {
-            let status = upstream.status(now);
-            let count = |state| status.endpoints.iter().filter(|e| e.state == state).count();
-            LiveUpstream {
-                name: upstream.name.clone(),
-                healthy: count("healthy"),
-                unhealthy: count("unhealthy"),
-                ejected: count("ejected"),
-                draining: count("draining"),
-                panic: status.panic,
-                retry_budget: status.retry_budget,
-            }
-        }).collect()
+        self.shared
+            .load()
+            .upstreams
+            .values()
+            .map(|upstream| {
+                let status = upstream.status(now);
+                let count = |state| status.endpoints.iter().filter(|e| e.state == state).count();
+                LiveUpstream {
+                    name: upstream.name.clone(),
+                    healthy: count("healthy"),
+                    unhealthy: count("unhealthy"),
+                    ejected: count("ejected"),
+                    draining: count("draining"),
+                    panic: status.panic,
+                    retry_budget: status.retry_budget,
+                }
+            })
+            .collect()
     }
 
     fn certificates(&self) -> Vec<LiveCertificate> {

@@ -97,18 +97,37 @@ impl Reload {
         keepers.follow(&plan);
         applied(&metrics, &plan);
         let retired = Vec::new();
-        Reload { source, shared, metrics, server, access, diagnostics, keepers, retired, refused: None }
+        Reload {
+            source,
+            shared,
+            metrics,
+            server,
+            access,
+            diagnostics,
+            keepers,
+            retired,
+            refused: None,
+        }
     }
 
     /// The files of the config in force and those it names: what is worth watching.
     pub fn files(&self) -> Vec<PathBuf> {
-        let Some(top) = self.source.path() else { return Vec::new() };
+        let Some(top) = self.source.path() else {
+            return Vec::new();
+        };
         let loaded = self.shared.load().loaded.clone();
         let folder = top.parent().unwrap_or(Path::new(""));
         let named = loaded.files.iter().map(|(path, _)| folder.join(path));
-        let patterns = loaded.config.include.iter().map(|pattern| folder.join(&pattern.value));
+        let patterns = loaded
+            .config
+            .include
+            .iter()
+            .map(|pattern| folder.join(&pattern.value));
         let read = loaded.sources.paths().map(Path::to_path_buf);
-        read.chain(named).chain(patterns).chain([top.to_path_buf()]).collect()
+        read.chain(named)
+            .chain(patterns)
+            .chain([top.to_path_buf()])
+            .collect()
     }
 
     /// One reload. `None` where nothing is new and nobody asked.
@@ -134,9 +153,16 @@ impl Reload {
     /// The steps. An `Err` has changed nothing.
     fn attempt(&mut self) -> Result<ReloadReport, ReloadReport> {
         let old = self.shared.load();
-        let loaded = self.source.load().map_err(|invalid| rejected(&invalid.problems, &invalid.sources))?;
+        let loaded = self
+            .source
+            .load()
+            .map_err(|invalid| rejected(&invalid.problems, &invalid.sources))?;
         if loaded.hash == old.hash {
-            return Ok(report(ReloadOutcome::Unchanged, "nothing has changed", Vec::new()));
+            return Ok(report(
+                ReloadOutcome::Unchanged,
+                "nothing has changed",
+                Vec::new(),
+            ));
         }
         let changes = diff(&old.loaded, &loaded);
         if let Some(keys) = needs_restart(&changes) {
@@ -170,8 +196,12 @@ impl Reload {
 
     /// Numbers of names that this plan does not have.
     fn forget_names(&self, plan: &Plan) {
-        let routes: std::collections::BTreeSet<&str> =
-            plan.routes.iter().chain([&plan.none]).map(|route| &*route.id).collect();
+        let routes: std::collections::BTreeSet<&str> = plan
+            .routes
+            .iter()
+            .chain([&plan.none])
+            .map(|route| &*route.id)
+            .collect();
         self.metrics.retain(
             |name| routes.contains(name),
             |name| plan.upstreams.contains_key(name),
@@ -189,7 +219,10 @@ impl Reload {
     fn tell(&self, report: &ReloadReport) {
         let cells = &self.metrics.config;
         cells.reloads[report.outcome as usize].inc();
-        let good = matches!(report.outcome, ReloadOutcome::Applied | ReloadOutcome::Unchanged);
+        let good = matches!(
+            report.outcome,
+            ReloadOutcome::Applied | ReloadOutcome::Unchanged
+        );
         cells.last_success.set(i64::from(good));
         let (outcome, changes) = (report.word(), report.changes.join("; "));
         if good {
@@ -215,19 +248,37 @@ fn needs_restart(changes: &Diff) -> Option<String> {
 
 fn applied(metrics: &Metrics, plan: &Plan) {
     let cells = &metrics.config;
-    let now = clock::wall().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    cells.generation.set(i64::try_from(plan.generation).unwrap_or(i64::MAX));
-    cells.last_applied.set(i64::try_from(now).unwrap_or(i64::MAX));
+    let now = clock::wall()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
+    cells
+        .generation
+        .set(i64::try_from(plan.generation).unwrap_or(i64::MAX));
+    cells
+        .last_applied
+        .set(i64::try_from(now).unwrap_or(i64::MAX));
     cells.last_success.set(1);
     *cells.hash.lock() = format!("{:016x}", plan.hash);
 }
 
-fn report(outcome: ReloadOutcome, message: impl Into<String>, changes: Vec<String>) -> ReloadReport {
-    ReloadReport { outcome, message: message.into(), changes }
+fn report(
+    outcome: ReloadOutcome,
+    message: impl Into<String>,
+    changes: Vec<String>,
+) -> ReloadReport {
+    ReloadReport {
+        outcome,
+        message: message.into(),
+        changes,
+    }
 }
 
 fn rejected(problems: &Problems, sources: &Sources) -> ReloadReport {
-    report(ReloadOutcome::Rejected, problems.render(sources, false), Vec::new())
+    report(
+        ReloadOutcome::Rejected,
+        problems.render(sources, false),
+        Vec::new(),
+    )
 }
 
 /// The housekeeping tasks of upstreams: health checks and names, one for each that is in force.
@@ -237,8 +288,11 @@ struct Keepers(HashMap<*const Upstream, AbortHandle>);
 // The pointers are only compared.
 impl Keepers {
     fn follow(&mut self, plan: &Plan) {
-        let wanted: HashMap<*const Upstream, &Arc<Upstream>> =
-            plan.upstreams.values().map(|up| (Arc::as_ptr(up), up)).collect();
+        let wanted: HashMap<*const Upstream, &Arc<Upstream>> = plan
+            .upstreams
+            .values()
+            .map(|up| (Arc::as_ptr(up), up))
+            .collect();
         self.0.retain(|key, task| {
             let keep = wanted.contains_key(key);
             if !keep {
@@ -247,9 +301,9 @@ impl Keepers {
             keep
         });
         for (key, upstream) in wanted {
-            self.0.entry(key).or_insert_with(|| {
-                tokio::spawn(upstream.housekeeping()).abort_handle()
-            });
+            self.0
+                .entry(key)
+                .or_insert_with(|| tokio::spawn(upstream.housekeeping()).abort_handle());
         }
     }
 }

@@ -34,8 +34,6 @@ use crate::telemetry::handles::Metrics;
 use crate::upstream::WorkerPools;
 use crate::watch::Watch;
 
-
-
 /// Names among the endpoints are waited for this long before the first request is taken.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
 /// The access log may take this long to be written at the end.
@@ -44,7 +42,12 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// Serves the config in a file.
 pub fn run(config: &Path, ready_file: Option<&Path>) -> anyhow::Result<()> {
     let source = Source::File(config.to_path_buf());
-    serve(source, ready_file.map(Path::to_path_buf), std::future::pending(), || ())
+    serve(
+        source,
+        ready_file.map(Path::to_path_buf),
+        std::future::pending(),
+        || (),
+    )
 }
 
 /// Serves a config; `beside` runs along on the control thread, and `hello` is called once ready.
@@ -54,7 +57,9 @@ pub fn serve(
     beside: impl Future<Output = ()> + Send + 'static,
     hello: impl FnOnce(),
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::install()?;
         let process = Process::start(source).await?;
@@ -79,7 +84,10 @@ pub fn access_settings(config: &Config) -> access::Settings {
         "stderr" => Some(access::Target::Stderr),
         path => Some(access::Target::File(path.into())),
     };
-    access::Settings { to, sample: sample.value }
+    access::Settings {
+        to,
+        sample: sample.value,
+    }
 }
 
 /// The log level of a config.
@@ -121,7 +129,11 @@ struct Admin {
 
 impl Process {
     async fn start(source: Source) -> anyhow::Result<Self> {
-        let loaded = Arc::new(source.load().map_err(|invalid| anyhow!(invalid.render(false)))?);
+        let loaded = Arc::new(
+            source
+                .load()
+                .map_err(|invalid| anyhow!(invalid.render(false)))?,
+        );
         let diagnostics = start_diagnostics(&loaded.config);
         let workers = server::workers(loaded.config.server.workers.value);
         let metrics = Arc::new(Metrics::new(workers));
@@ -154,7 +166,13 @@ impl Process {
             tokio::spawn(admin::serve(scrape, Scope::ScrapeOnly, control.clone()));
         }
         let reload = Reload::new(source, shared, metrics, server, access.clone(), diagnostics);
-        let process = Process { reload, control, requests, admin, access };
+        let process = Process {
+            reload,
+            control,
+            requests,
+            admin,
+            access,
+        };
         process.announce();
         Ok(process)
     }
@@ -171,7 +189,11 @@ impl Process {
 
     /// The bound addresses as JSON, put in place in one step.
     fn write_ready_file(&self, path: &Path) -> anyhow::Result<()> {
-        let listeners: BTreeMap<String, String> = self.reload.server.addresses().into_iter()
+        let listeners: BTreeMap<String, String> = self
+            .reload
+            .server
+            .addresses()
+            .into_iter()
             .map(|(name, address)| (name.to_string(), address.to_string()))
             .collect();
         let text = serde_json::json!({
@@ -220,7 +242,9 @@ impl Process {
     }
 
     fn reload(&mut self, cause: Cause, requests: Vec<Request>) {
-        let Some(report) = self.reload.once(cause) else { return };
+        let Some(report) = self.reload.once(cause) else {
+            return;
+        };
         if report.outcome == ReloadOutcome::Applied {
             self.control.bound(self.reload.server.addresses());
         }
@@ -258,7 +282,8 @@ impl Process {
 
 fn first_plan(loaded: Arc<Loaded>, metrics: &Metrics) -> anyhow::Result<Arc<Plan>> {
     let plan = compile::compile(loaded.clone(), None, metrics);
-    plan.map(Arc::new).map_err(|problems| anyhow!(problems.render(&loaded.sources, false)))
+    plan.map(Arc::new)
+        .map_err(|problems| anyhow!(problems.render(&loaded.sources, false)))
 }
 
 async fn bind(address: &str) -> anyhow::Result<tokio::net::TcpListener> {

@@ -42,13 +42,19 @@ impl Watch {
         let events = events.inspect_err(|error| {
             tracing::warn!(%error, "file events are not to be had; the config is polled");
         });
-        Watch { events: events.ok(), folders: BTreeSet::new(), stirred }
+        Watch {
+            events: events.ok(),
+            folders: BTreeSet::new(),
+            stirred,
+        }
     }
 
     /// Watches the folders of these files and of what links on the way to them point to.
     pub fn follow<'a>(&mut self, files: impl IntoIterator<Item = &'a Path>) {
         let wanted: BTreeSet<PathBuf> = files.into_iter().flat_map(folders).collect();
-        let Some(events) = &mut self.events else { return };
+        let Some(events) = &mut self.events else {
+            return;
+        };
         for gone in self.folders.difference(&wanted) {
             // It may be gone from the disk too; then there is nothing left to unwatch.
             drop(events.unwatch(gone));
@@ -92,7 +98,9 @@ fn folders(file: &Path) -> impl Iterator<Item = PathBuf> {
         parent => parent.map(Path::to_path_buf),
     };
     let real = file.canonicalize().ok();
-    [folder(file), real.as_deref().and_then(folder)].into_iter().flatten()
+    [folder(file), real.as_deref().and_then(folder)]
+        .into_iter()
+        .flatten()
 }
 
 #[cfg(test)]

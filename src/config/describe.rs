@@ -4,7 +4,13 @@ use super::{MatchConfig, RouteConfig};
 
 /// What it matches: `GET api.example.com/v1/* x-tenant=* ?v=2`.
 pub fn matches(route: &RouteConfig) -> String {
-    let MatchConfig { host, path, methods, headers, query } = &route.matches.value;
+    let MatchConfig {
+        host,
+        path,
+        methods,
+        headers,
+        query,
+    } = &route.matches.value;
     let mut words = Vec::new();
     if !methods.is_empty() {
         let names: Vec<_> = methods.iter().map(|m| m.value.as_str()).collect();
@@ -13,8 +19,16 @@ pub fn matches(route: &RouteConfig) -> String {
     let host = host.as_ref().map_or("*", |h| h.value.as_str());
     let path = path.as_ref().map_or("/*", |p| p.value.as_str());
     words.push(format!("{host}{path}"));
-    words.extend(headers.iter().map(|(name, value)| format!("{}={}", name.value, value.value)));
-    words.extend(query.iter().map(|(name, value)| format!("?{}={}", name.value, value.value)));
+    words.extend(
+        headers
+            .iter()
+            .map(|(name, value)| format!("{}={}", name.value, value.value)),
+    );
+    words.extend(
+        query
+            .iter()
+            .map(|(name, value)| format!("?{}={}", name.value, value.value)),
+    );
     words.join(" ")
 }
 
@@ -24,7 +38,10 @@ pub fn target(route: &RouteConfig) -> String {
         return format!("upstream {}", upstream.value);
     }
     if let Some(split) = &route.split {
-        let shares = split.value.iter().map(|s| format!("{} {}", s.upstream.value, s.weight.value));
+        let shares = split
+            .value
+            .iter()
+            .map(|s| format!("{} {}", s.upstream.value, s.weight.value));
         return format!("split {}", shares.collect::<Vec<_>>().join(", "));
     }
     if let Some(redirect) = &route.redirect {

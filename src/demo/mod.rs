@@ -29,7 +29,10 @@ pub fn run(port: u16) -> anyhow::Result<()> {
     ];
     let source = Source::Fixed(Box::new(move || {
         let env = |name: &str| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone())
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.clone())
         };
         load::load_text("demo.toml", CONFIG, Path::new("."), &env)
     }));

@@ -35,7 +35,13 @@ impl Origins {
         let listeners = [bind()?, bind()?, bind()?];
         let [steady, flaky, slow] = [0, 1, 2].map(|at: usize| listeners[at].local_addr());
         let down = bind()?.local_addr()?;
-        Ok(Origins { steady: steady?, flaky: flaky?, slow: slow?, down, listeners })
+        Ok(Origins {
+            steady: steady?,
+            flaky: flaky?,
+            slow: slow?,
+            down,
+            listeners,
+        })
     }
 
     /// Serves; never ends.
@@ -82,7 +88,12 @@ async fn answer(
         Kind::Steady | Kind::Flaky => {}
     }
     let fields = request.headers().iter().map(|(name, value)| {
-        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned().into())
+        (
+            name.as_str().to_owned(),
+            String::from_utf8_lossy(value.as_bytes())
+                .into_owned()
+                .into(),
+        )
     });
     let told: serde_json::Map<String, serde_json::Value> = fields.collect();
     let body = serde_json::json!({

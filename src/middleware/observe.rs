@@ -22,8 +22,8 @@ use crate::clock;
 use crate::error::{GatewayError, Reason};
 use crate::message::{Body, Exchange, Request, Response, exchange};
 use crate::telemetry::access::{AccessLog, Record};
-use crate::telemetry::trace::trace_id;
 use crate::telemetry::handles::{Metrics, RouteCells, RouteMetrics, WorkerCells};
+use crate::telemetry::trace::trace_id;
 
 /// The code of a request whose client left before the response headers.
 const CLIENT_GONE: u16 = 499;
@@ -220,7 +220,11 @@ impl Watch {
             user_agent: self.asked.user_agent.as_ref().map(HeaderValue::as_bytes),
             referer: self.asked.referer.as_ref().map(HeaderValue::as_bytes),
             request_id: self.exchange.id.as_bytes(),
-            trace_id: self.asked.traceparent.as_ref().and_then(|t| trace_id(t.as_bytes())),
+            trace_id: self
+                .asked
+                .traceparent
+                .as_ref()
+                .and_then(|t| trace_id(t.as_bytes())),
         });
     }
 }

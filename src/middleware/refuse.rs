@@ -38,11 +38,18 @@ impl Service<Request> for Refuse {
     fn call(&mut self, mut request: Request) -> Self::Future {
         ready(match request.extensions_mut().remove::<Refusal>() {
             None => Err(Reason::NoRoute.into()),
-            Some(Refusal { reason: Some(reason), allow: None }) => Err(reason.into()),
-            Some(Refusal { reason: Some(reason), allow: Some(allow) }) => {
-                Err(GatewayError::new(reason).with_allow(allow))
-            }
-            Some(Refusal { reason: None, allow }) => Ok(about_the_server(allow)),
+            Some(Refusal {
+                reason: Some(reason),
+                allow: None,
+            }) => Err(reason.into()),
+            Some(Refusal {
+                reason: Some(reason),
+                allow: Some(allow),
+            }) => Err(GatewayError::new(reason).with_allow(allow)),
+            Some(Refusal {
+                reason: None,
+                allow,
+            }) => Ok(about_the_server(allow)),
         })
     }
 }
@@ -50,6 +57,8 @@ impl Service<Request> for Refuse {
 fn about_the_server(allow: Option<HeaderValue>) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    response
+        .headers_mut()
+        .extend(allow.map(|allow| (header::ALLOW, allow)));
     response
 }

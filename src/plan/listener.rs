@@ -106,7 +106,10 @@ fn protocols(config: &ListenerConfig, problems: &mut Problems) -> (bool, bool) {
         problems.push(Problem::at(&written.span, message));
     }
     let speaks = |protocol| written.value.contains(&protocol);
-    (speaks(ListenerProtocol::Http1), speaks(ListenerProtocol::H2))
+    (
+        speaks(ListenerProtocol::Http1),
+        speaks(ListenerProtocol::H2),
+    )
 }
 
 fn alpn(http1: bool, h2: bool) -> Vec<Vec<u8>> {
@@ -154,4 +157,58 @@ where
         problems.push(Problem::at(&key.span, message));
     }
     key.value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::handles::Metrics;
+    use crate::units::{Size, Time};
+
+    fn compile(change: impl FnOnce(&mut ListenerConfig)) -> Result<ListenerPlan, usize> {
+        let mut config = ListenerConfig {
+            address: Located::unstated("127.0.0.1:8080".to_owned()),
+            protocols: None,
+            proxy_protocol: false,
+            max_connections: None,
+            tls: None,
+            limits: LimitsConfig::default(),
+        };
+        change(&mut config);
+        let name = Located::unstated("web".to_owned());
+        let cells = Metrics::new(1).listener("web");
+        let mut problems = Problems::new();
+        let plan = ListenerPlan::compile(
+            &name,
+            &config,
+            &Files::default(),
+            cells,
+            None,
+            &mut problems,
+        );
+        plan.ok_or(problems.len())
+    }
+
+    #[test]
+    fn a_cleartext_listener_speaks_http1_unless_told_otherwise() {
+        let plan = compile(|_| {}).expect("a good section");
+        assert_eq!((plan.http1, plan.h2), (true, false));
+        let h2 = vec![ListenerProtocol::H2];
+        let plan = compile(|c| c.protocols = Some(Located::unstated(h2))).expect("a good section");
+        assert_eq!((plan.http1, plan.h2), (false, true));
+    }
+
+    #[test]
+    fn every_value_out_of_its_range_is_a_problem_of_its_own() {
+        let problems = compile(|c| {
+            c.address.value = "localhost".into();
+            c.protocols = Some(Located::unstated(Vec::new()));
+            c.max_connections = Some(Located::unstated(0));
+            c.limits.headers.value = 0;
+            c.limits.header_bytes.value = Size(1023);
+            c.limits.header_timeout.value = Time(Duration::ZERO);
+            c.limits.streams.value = 0;
+        });
+        assert_eq!(problems.err(), Some(7));
+    }
 }

@@ -61,7 +61,10 @@ impl TlsPlan {
         previous: Option<&Arc<TlsPlan>>,
         problems: &mut Problems,
     ) -> Option<Arc<TlsPlan>> {
-        let read: Option<Vec<Bytes>> = section.files().map(|file| files.get(file, problems)).collect();
+        let read: Option<Vec<Bytes>> = section
+            .files()
+            .map(|file| files.get(file, problems))
+            .collect();
         let made_of = Source {
             section: section.clone(),
             files: read?,
@@ -87,7 +90,10 @@ impl TlsPlan {
             None => None,
         };
         let loaded: Vec<Certificate> = loaded.into_iter().collect::<Option<_>>()?;
-        let not_after = loaded.iter().map(|c| (c.written.clone(), c.not_after)).collect();
+        let not_after = loaded
+            .iter()
+            .map(|c| (c.written.clone(), c.not_after))
+            .collect();
         let names = Arc::new(Names::of(loaded));
         let config = server_config(provider, verifier, names.clone(), &made_of.alpn);
         let config = config
@@ -109,7 +115,8 @@ fn server_config(
     alpn: &[Vec<u8>],
 ) -> Result<ServerConfig, rustls::Error> {
     let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
-    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions)?;
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions)?;
     let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
@@ -139,7 +146,9 @@ fn verifier(
         ClientAuthMode::Optional => builder.allow_unauthenticated(),
     };
     let built = builder.build();
-    built.map_err(|error| problems.push(bad(&auth.ca, &error))).ok()
+    built
+        .map_err(|error| problems.push(bad(&auth.ca, &error)))
+        .ok()
 }
 
 fn bad(file: &FileRef, why: &dyn std::fmt::Display) -> Problem {
@@ -277,5 +286,142 @@ impl ResolvesServerCert for Names {
         let name = hello.server_name().map(str::to_ascii_lowercase);
         let named = name.and_then(|name| self.find(name.trim_end_matches('.')));
         self.keys.get(named.unwrap_or(0)).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+    use crate::problem::Located;
+
+    fn located(path: &str) -> FileRef {
+        Located::unstated(path.to_owned())
+    }
+
+    /// Self-signed, for these names, under `name.crt` and `name.key`.
+    fn write(files: &mut Files, name: &str, hosts: &[&str]) {
+        let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(hosts).expect("good names");
+        files.insert(format!("{name}.crt"), Ok(made.cert.pem().into()));
+        files.insert(
+            format!("{name}.key"),
+            Ok(made.signing_key.serialize_pem().into()),
+        );
+    }
+
+    fn section(names: &[&str]) -> ListenerTlsConfig {
+        let one = |name: &&str| CertificateConfig {
+            cert: located(&format!("{name}.crt")),
+            key: located(&format!("{name}.key")),
+        };
+        ListenerTlsConfig {
+            certificates: Located::unstated(names.iter().map(one).collect()),
+            client_auth: None,
+        }
+    }
+
+    fn compile(
+        section: &ListenerTlsConfig,
+        files: &Files,
+        previous: Option<&Arc<TlsPlan>>,
+    ) -> Result<Arc<TlsPlan>, usize> {
+        let mut problems = Problems::new();
+        let plan = TlsPlan::compile(
+            section,
+            vec![b"h2".to_vec()],
+            files,
+            previous,
+            &mut problems,
+        );
+        plan.filter(|_| problems.is_empty()).ok_or(problems.len())
+    }
+
+    fn two() -> (Files, ListenerTlsConfig) {
+        let mut files = Files::default();
+        write(&mut files, "a", &["a.test", "*.w.test"]);
+        write(&mut files, "b", &["b.test", "B2.test", "x.w.test"]);
+        (files, section(&["a", "b"]))
+    }
+
+    #[test]
+    fn l07_a_certificate_is_found_exactly_then_by_one_label_of_wildcard() {
+        let (files, section) = two();
+        let plan = compile(&section, &files, None).expect("a good section");
+        let find = |host| plan.names.find(host);
+        assert_eq!(find("a.test"), Some(0));
+        assert_eq!(find("b2.test"), Some(1));
+        assert_eq!(find("y.w.test"), Some(0));
+        assert_eq!(find("x.w.test"), Some(1));
+        for host in ["z.y.w.test", "w.test", "", ".", "localhost"] {
+            assert_eq!(find(host), None, "{host}");
+        }
+        assert_eq!(plan.not_after.len(), 2);
+    }
+
+    #[test]
+    fn l01_a_connection_carries_only_hosts_of_its_certificate() {
+        let (files, section) = two();
+        let plan = compile(&section, &files, None).expect("a good section");
+        assert!(plan.covers("a.test", "a.test"));
+        assert!(plan.covers("a.test", "y.w.test"));
+        assert!(plan.covers("b.test", "b2.test."));
+        assert!(!plan.covers("a.test", "b.test"));
+        assert!(!plan.covers("y.w.test", "x.w.test"));
+        assert!(plan.covers("unknown.test", "unknown.test"));
+    }
+
+    #[test]
+    fn l03_sessions_survive_an_unrelated_reload_and_no_other() {
+        let (mut files, mut section) = two();
+        let plan = compile(&section, &files, None).expect("a good section");
+        let again = compile(&section, &files, Some(&plan)).expect("a good section");
+        assert!(Arc::ptr_eq(&plan, &again));
+        write(&mut files, "b", &["b.test"]);
+        let renewed = compile(&section, &files, Some(&plan)).expect("a good section");
+        assert!(!Arc::ptr_eq(&plan, &renewed));
+        files.insert("ca.crt".into(), Ok(authority().into()));
+        section.client_auth = Some(ClientAuthConfig {
+            ca: located("ca.crt"),
+            mode: ClientAuthMode::Optional,
+        });
+        let stricter = compile(&section, &files, Some(&renewed)).expect("a good section");
+        assert!(!Arc::ptr_eq(&renewed, &stricter));
+    }
+
+    fn authority() -> String {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a root").pem()
+    }
+
+    #[test]
+    fn l05_files_that_are_no_certificate_or_another_ones_key_are_problems() {
+        let (files, section) = two();
+        let of = |path: &str| match files.iter().find(|(p, _)| *p == path) {
+            Some((_, Ok(content))) => content.clone(),
+            _ => Bytes::new(),
+        };
+        let half = of("a.crt").slice(..200);
+        for (path, content) in [
+            ("a.crt", Bytes::new()),
+            ("a.crt", half),
+            ("a.crt", Bytes::from_static(b"\xff\0")),
+            ("a.crt", of("b.crt")),
+            ("a.key", of("b.key")),
+            ("a.key", of("a.crt")),
+            ("a.key", Bytes::new()),
+        ] {
+            let mut broken = files.clone();
+            broken.insert(path.to_owned(), Ok(content));
+            assert_eq!(compile(&section, &broken, None).err(), Some(1), "{path}");
+        }
+        let none = ListenerTlsConfig {
+            certificates: Located::unstated(Vec::new()),
+            client_auth: None,
+        };
+        assert_eq!(compile(&none, &files, None).err(), Some(1));
     }
 }

@@ -57,7 +57,9 @@ fn method(method: &Method) -> Result<(), Refused> {
 /// Exactly `chunked`, once (RFC 9112 6.1); hyper lets lists pass that only end in it.
 fn transfer_coding(headers: &HeaderMap, version: Version) -> Result<(), Refused> {
     let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(value) = values.next() else { return Ok(()) };
+    let Some(value) = values.next() else {
+        return Ok(());
+    };
     if values.next().is_some() || version != Version::HTTP_11 {
         return Err((Reason::BadRequest, Violation::TransferCoding));
     }
@@ -103,7 +105,8 @@ fn host(parts: &mut Parts, conn: &Conn) -> Result<String, Refused> {
             scheme(&parts.uri, conn)?;
             let authority = HeaderValue::from_str(authority.as_str()).map_err(|_| bad)?;
             let http2 = parts.version == Version::HTTP_2;
-            let differs = |line: &HeaderValue| !line.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+            let differs =
+                |line: &HeaderValue| !line.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
             if http2 && line.as_ref().is_some_and(differs) {
                 return Err((Reason::BadRequest, Violation::Authority));
             }
@@ -112,9 +115,19 @@ fn host(parts: &mut Parts, conn: &Conn) -> Result<String, Refused> {
     };
     let rewritten = authority.is_some();
     let Some(value) = authority.or(line) else {
-        return if parts.version == Version::HTTP_10 { Ok(String::new()) } else { Err(bad) };
+        return if parts.version == Version::HTTP_10 {
+            Ok(String::new())
+        } else {
+            Err(bad)
+        };
     };
-    let name = value.to_str().ok().and_then(target::host).ok_or(bad)?.name.into_owned();
+    let name = value
+        .to_str()
+        .ok()
+        .and_then(target::host)
+        .ok_or(bad)?
+        .name
+        .into_owned();
     if rewritten {
         parts.headers.insert(header::HOST, value);
     }
@@ -141,7 +154,10 @@ fn path(parts: &mut Parts) -> Result<(), Refused> {
     }
     let clean = target::path(parts.uri.path()).ok_or(bad)?;
     let query = parts.uri.query();
-    let visible = |q: &str| q.bytes().all(|b| b.is_ascii_graphic() && b != b'#' && b != b'\\');
+    let visible = |q: &str| {
+        q.bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'#' && b != b'\\')
+    };
     if !query.is_none_or(visible) {
         return Err((Reason::BadRequest, Violation::Target));
     }
@@ -153,7 +169,9 @@ fn path(parts: &mut Parts) -> Result<(), Refused> {
         Some(query) => format!("{clean}?{query}"),
         None => clean.into_owned(),
     };
-    parts.uri = PathAndQuery::try_from(text).map(Uri::from).map_err(|_| bad)?;
+    parts.uri = PathAndQuery::try_from(text)
+        .map(Uri::from)
+        .map_err(|_| bad)?;
     Ok(())
 }
 
@@ -185,7 +203,10 @@ mod tests {
         assert_eq!(check(request), Ok(("t.test".into(), "/b?c=%2f".into())));
         let request = get("http://t.test").header("host", "t.test");
         assert_eq!(check(request), Ok(("t.test".into(), "/".into())));
-        assert_eq!(check(get("/x").header("host", "T.test.")), Ok(("t.test".into(), "/x".into())));
+        assert_eq!(
+            check(get("/x").header("host", "T.test.")),
+            Ok(("t.test".into(), "/x".into()))
+        );
     }
 
     #[test]
@@ -207,9 +228,16 @@ mod tests {
 
     #[test]
     fn over_http2_authority_and_host_agree() {
-        let request = |host| get("http://a.test/").version(Version::HTTP_2).header("host", host);
+        let request = |host| {
+            get("http://a.test/")
+                .version(Version::HTTP_2)
+                .header("host", host)
+        };
         assert!(check(request("A.test")).is_ok());
-        assert_eq!(check(request("b.test")), Err((Reason::BadRequest, Violation::Authority)));
+        assert_eq!(
+            check(request("b.test")),
+            Err((Reason::BadRequest, Violation::Authority))
+        );
     }
 
     #[test]
@@ -223,12 +251,28 @@ mod tests {
     #[test]
     fn only_chunked_alone_is_a_transfer_coding() {
         let coding = |value: &str| {
-            check(get("/").header("host", "a").header("transfer-encoding", value)).err()
+            check(
+                get("/")
+                    .header("host", "a")
+                    .header("transfer-encoding", value),
+            )
+            .err()
         };
         assert_eq!(coding("chunked"), None);
         assert_eq!(coding("Chunked"), None);
-        for value in [",chunked", "chunked,", "chunked, chunked", "chunked, identity", "", "xchunked"] {
-            assert_eq!(coding(value), Some((Reason::BadRequest, Violation::TransferCoding)), "{value}");
+        for value in [
+            ",chunked",
+            "chunked,",
+            "chunked, chunked",
+            "chunked, identity",
+            "",
+            "xchunked",
+        ] {
+            assert_eq!(
+                coding(value),
+                Some((Reason::BadRequest, Violation::TransferCoding)),
+                "{value}"
+            );
         }
         for value in ["gzip, chunked", "identity, chunked", "cow,chunked"] {
             let expected = Some((Reason::UnsupportedCoding, Violation::TransferCoding));
@@ -238,7 +282,11 @@ mod tests {
 
     #[test]
     fn methods_and_expectations_that_are_not_passed_on_are_refused() {
-        let method = |m: &str| check(get("/").method(m).header("host", "a")).err().map(|e| e.0);
+        let method = |m: &str| {
+            check(get("/").method(m).header("host", "a"))
+                .err()
+                .map(|e| e.0)
+        };
         assert_eq!(method("TRACE"), Some(Reason::MethodNotAllowed));
         assert_eq!(method("CONNECT"), Some(Reason::MethodNotAllowed));
         assert_eq!(method("PROPFIND"), None);

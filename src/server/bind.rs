@@ -20,9 +20,10 @@ pub(super) struct Sockets {
     pub(super) listeners: Vec<TcpListener>,
 }
 
-/// Binds `address` for this many workers.
-pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Sockets> {
-    if address.port() != 0 {
+/// Binds `address` for this many workers. `ours`: sockets of this process have the port, such as
+/// those of a listener that a reload renames; then it is not probed.
+pub(super) fn bind(address: SocketAddr, workers: usize, ours: bool) -> io::Result<Sockets> {
+    if address.port() != 0 && !ours {
         let probe = socket(address)?;
         probe.bind(&address.into())?;
         probe.listen(1)?;
@@ -30,12 +31,18 @@ pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Sockets> {
     let first = listen(address)?;
     let address = first.local_addr()?;
     let others = (1..workers).map(|_| listen(address));
-    let listeners = std::iter::once(Ok(first)).chain(others).collect::<io::Result<_>>()?;
+    let listeners = std::iter::once(Ok(first))
+        .chain(others)
+        .collect::<io::Result<_>>()?;
     Ok(Sockets { address, listeners })
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(address.ip() != std::net::Ipv6Addr::UNSPECIFIED)?;
@@ -59,11 +66,13 @@ mod tests {
     #[test]
     fn all_workers_share_one_port_and_a_second_process_gets_an_error() {
         let any = "127.0.0.1:0".parse().expect("an address");
-        let sockets = bind(any, 3).expect("a free port");
+        let sockets = bind(any, 3, false).expect("a free port");
         for listener in &sockets.listeners {
             assert_eq!(listener.local_addr().ok(), Some(sockets.address));
         }
-        let error = bind(sockets.address, 1).expect_err("it is taken");
+        let error = bind(sockets.address, 1, false).expect_err("it is taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let again = bind(sockets.address, 1, true).expect("it is ours");
+        assert_eq!(again.address, sockets.address);
     }
 }

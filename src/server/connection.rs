@@ -52,7 +52,7 @@ const H2_LOCAL_RESETS: usize = 200;
 /// hyper asks for at least this much.
 const LEAST_BUFFER: usize = 8 << 10;
 /// What a head may have beside the bytes that hyper counts before the guard stops following it.
-const HEAD_SLACK: usize = 64 << 10;
+const HEAD_SLACK: usize = 16 << 10;
 
 /// An accepted socket and where it belongs.
 pub(super) struct Accepted {
@@ -84,7 +84,11 @@ impl Place {
 
     /// What is spoken where the client did not say.
     fn default_version(&self) -> Version {
-        if self.plan.http1 { Version::Http1 } else { Version::H2 }
+        if self.plan.http1 {
+            Version::Http1
+        } else {
+            Version::H2
+        }
     }
 }
 
@@ -133,7 +137,9 @@ async fn introduce(
     };
     let read = within(deadline, read).await;
     let refused = &place.cells().refused[Refused::ProxyHeader as usize];
-    let (peer, local) = read.inspect_err(|_| refused.inc())?.unwrap_or((peer, local));
+    let (peer, local) = read
+        .inspect_err(|_| refused.inc())?
+        .unwrap_or((peer, local));
     let trusted = place.trusts(peer.ip().to_canonical());
     Ok(Conn::new(listener, peer, local, trusted, None))
 }
@@ -152,7 +158,9 @@ async fn handshake(
     let cells = place.cells();
     let shaken = shaken.await;
     let shaken = shaken.inspect_err(|_| cells.refused[Refused::Tls as usize].inc())?;
-    cells.tls_handshake.observe(clock::now().duration_since(started));
+    cells
+        .tls_handshake
+        .observe(clock::now().duration_since(started));
     Ok(shaken)
 }
 
@@ -206,7 +214,14 @@ where
         slot,
         ..
     } = place;
-    let io = ClientIo::new(stream, ahead, inspect, pulse.clone(), limits.write_timeout, slot);
+    let io = ClientIo::new(
+        stream,
+        ahead,
+        inspect,
+        pulse.clone(),
+        limits.write_timeout,
+        slot,
+    );
     let dispatch = Dispatch::new(worker.clone(), plan.clone(), Arc::new(conn), verdict);
     let service = Counted::new(dispatch, pulse.clone(), version == Version::Http1);
     let end = match version {
@@ -217,7 +232,14 @@ where
         }
         Version::H2 => {
             let hyper = http2(&limits).serve_connection(TokioIo::new(io), service);
-            run(pin!(hyper), |h| h.graceful_shutdown(), true, &pulse, &signal).await
+            run(
+                pin!(hyper),
+                |h| h.graceful_shutdown(),
+                true,
+                &pulse,
+                &signal,
+            )
+            .await
         }
     };
     let cells = plan.metrics.of(worker.index);
@@ -227,7 +249,11 @@ where
         End::Due if pulse.in_head() => cells.violations[Violation::Stall as usize].inc(),
         End::Due => {}
         End::Cut => {
-            let cut = &worker.metrics.worker.of(worker.index).drain_aborted_requests;
+            let cut = &worker
+                .metrics
+                .worker
+                .of(worker.index)
+                .drain_aborted_requests;
             cut.add(u64::from(pulse.open()));
         }
     }
@@ -380,7 +406,9 @@ fn is_h2_violation(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            let budget = h2.get_io().is_some_and(|e| e.kind() == io::ErrorKind::InvalidData);
+            let budget = h2
+                .get_io()
+                .is_some_and(|e| e.kind() == io::ErrorKind::InvalidData);
             return budget || (h2.is_library() && h2.is_go_away());
         }
         source = cause.source();

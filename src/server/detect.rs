@@ -61,7 +61,10 @@ mod tests {
                 let mut pieces = (&input[..cut]).chain(&input[cut..]);
                 let (found, read) = version(&mut pieces).await.expect("enough bytes");
                 let mut read = read.to_vec();
-                pieces.read_to_end(&mut read).await.expect("memory does not fail");
+                pieces
+                    .read_to_end(&mut read)
+                    .await
+                    .expect("memory does not fail");
                 assert_eq!((found, &read[..]), (expected, input));
             }
         }

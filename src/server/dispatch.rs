@@ -55,11 +55,20 @@ impl Dispatch {
         conn: Arc<Conn>,
         verdict: Option<Arc<Verdict>>,
     ) -> Self {
-        Dispatch { worker, listener, conn, verdict, requests: AtomicU64::new(0) }
+        Dispatch {
+            worker,
+            listener,
+            conn,
+            verdict,
+            requests: AtomicU64::new(0),
+        }
     }
 
     fn way(&self, parts: &mut Parts, view: &View) -> Way {
-        match self.check().and_then(|()| admit::admit(parts, &self.conn, &self.listener)) {
+        match self
+            .check()
+            .and_then(|()| admit::admit(parts, &self.conn, &self.listener))
+        {
             Ok(_) if parts.uri.path() == "*" => refused(None, Some(ALLOW)),
             Ok(host) => route(parts, &host, view),
             Err((reason, violation)) => {
@@ -75,7 +84,10 @@ impl Dispatch {
     fn check(&self) -> Result<(), Refused> {
         let ordinal = self.requests.load(Relaxed);
         self.requests.store(ordinal + 1, Relaxed);
-        let found = self.verdict.as_ref().and_then(|verdict| verdict.check(ordinal));
+        let found = self
+            .verdict
+            .as_ref()
+            .and_then(|verdict| verdict.check(ordinal));
         found.map_or(Ok(()), |(violation, reason)| Err((reason, violation)))
     }
 
@@ -132,7 +144,9 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
         let exchange = self.exchange(&parts, &view, &way);
         parts.extensions.insert(Arc::new(exchange));
         if !body.is_end_stream() {
-            parts.extensions.insert(BodyIdle(self.listener.limits.body_idle_timeout));
+            parts
+                .extensions
+                .insert(BodyIdle(self.listener.limits.body_idle_timeout));
         }
         let stack = match way {
             Way::Route(route) => self.worker.stack(&view, route),

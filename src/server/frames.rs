@@ -72,7 +72,9 @@ impl Frames {
     pub(super) fn inspect(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.skip > 0 {
-                let taken = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+                let taken = bytes
+                    .len()
+                    .min(usize::try_from(self.skip).unwrap_or(usize::MAX));
                 self.skip -= taken as u64;
                 bytes = &bytes[taken..];
                 if self.skip == 0 {
@@ -184,12 +186,16 @@ mod tests {
     fn rapid_resets_are_cut_and_a_client_that_cancels_now_and_then_is_not() {
         let mut frames = greeted();
         let pair = [frame(HEADERS, END_HEADERS, 1), frame(RST_STREAM, 0, 4)].concat();
-        let survived = (0..1_000).take_while(|_| frames.inspect(&pair).is_ok()).count();
+        let survived = (0..1_000)
+            .take_while(|_| frames.inspect(&pair).is_ok())
+            .count();
         assert_eq!(survived, 100);
         let mut frames = greeted();
         let calm = [frame(HEADERS, END_HEADERS, 1), pair].concat();
         for _ in 0..1_000 {
-            frames.inspect(&calm).expect("half of the requests may be cancelled");
+            frames
+                .inspect(&calm)
+                .expect("half of the requests may be cancelled");
         }
     }
 
@@ -198,12 +204,19 @@ mod tests {
         for (kind, length) in [(0x6, 8), (0x4, 0), (0x2, 5), (DATA, 0)] {
             let mut frames = greeted();
             let flood = frame(kind, 0, length);
-            let survived = (0..5_000).take_while(|_| frames.inspect(&flood).is_ok()).count();
+            let survived = (0..5_000)
+                .take_while(|_| frames.inspect(&flood).is_ok())
+                .count();
             assert_eq!(survived, 1_000);
         }
         let mut frames = greeted();
-        frames.inspect(&frame(HEADERS, 0, 1)).expect("a block may begin");
+        frames
+            .inspect(&frame(HEADERS, 0, 1))
+            .expect("a block may begin");
         let one = frame(CONTINUATION, 0, 1);
-        assert_eq!((0..99).take_while(|_| frames.inspect(&one).is_ok()).count(), 32);
+        assert_eq!(
+            (0..99).take_while(|_| frames.inspect(&one).is_ok()).count(),
+            32
+        );
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::net::SocketFlags;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -51,8 +52,19 @@ impl AcceptLoop {
             () = self.signal.clone().reached(Phase::Closing) => {}
             () = async { loop { self.turn(&mut backoff).await } } => {}
         }
-        while let Some(Ok((stream, peer))) = now(&self.socket).await {
-            self.place(stream, peer);
+        self.empty();
+    }
+
+    /// Takes all that is in the queue. The kernel is asked and not tokio, which may not have heard
+    /// of the last ones yet.
+    fn empty(&self) {
+        while let Ok(taken) =
+            rustix::net::accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+        {
+            let stream = TcpStream::from_std(taken.into());
+            if let Ok((stream, peer)) = stream.and_then(|s| s.peer_addr().map(|p| (s, p))) {
+                self.place(stream, peer);
+            }
         }
     }
 
@@ -195,7 +207,10 @@ async fn now(socket: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>
 fn is_short(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(code, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+    matches!(
+        code,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
 }
 
 /// Waiting that doubles, and one log line a second.
@@ -213,7 +228,10 @@ impl Backoff {
     async fn wait(&mut self, listener: &str, error: &io::Error) {
         self.wait = (self.wait * 2).clamp(FIRST_BACKOFF, LAST_BACKOFF);
         let now = clock::now();
-        if self.logged.is_none_or(|at| now.duration_since(at) >= Duration::from_secs(1)) {
+        if self
+            .logged
+            .is_none_or(|at| now.duration_since(at) >= Duration::from_secs(1))
+        {
             self.logged = Some(now);
             tracing::error!(listener, %error, "cannot accept; waiting");
         }

@@ -29,6 +29,8 @@ mod pulse;
 mod service;
 pub mod signals;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod tls;
 pub mod tunnels;
@@ -69,7 +71,10 @@ pub fn workers(configured: Workers) -> usize {
 
 /// Runs `work`, which blocks, on a thread of its own. Threads are started here and nowhere else.
 pub fn beside(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
 }
 
 /// Sockets bound for a plan and not yet used. Dropping it closes them.
@@ -124,7 +129,8 @@ impl Server {
     {
         let counts = Arc::new(Counts::new(workers));
         let build: Arc<dyn Fn(usize, Signal) -> Worker + Send + Sync> = Arc::new(build);
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| unbounded_channel()).unzip();
         let orders: Arc<[_]> = senders.into();
         let (tell, words) = unbounded_channel();
         let start = |(index, received)| {
@@ -258,7 +264,11 @@ async fn ended(words: &mut UnboundedReceiver<Word>, left: &mut usize) -> bool {
     true
 }
 
-fn prepare(bound: &BTreeMap<Arc<str>, Bound>, plan: &Plan, workers: usize) -> Result<Prepared, Problems> {
+fn prepare(
+    bound: &BTreeMap<Arc<str>, Bound>,
+    plan: &Plan,
+    workers: usize,
+) -> Result<Prepared, Problems> {
     let stays = |name: &Arc<str>, address| bound.get(name).is_some_and(|b| b.configured == address);
     let mut problems = Problems::new();
     let mut added = Vec::new();
@@ -266,7 +276,9 @@ fn prepare(bound: &BTreeMap<Arc<str>, Bound>, plan: &Plan, workers: usize) -> Re
         if stays(name, listener.address) {
             continue;
         }
-        match bind::bind(listener.address, workers) {
+        let port = listener.address.port();
+        let ours = bound.values().any(|b| b.address.port() == port);
+        match bind::bind(listener.address, workers, ours) {
             Ok(sockets) => added.push((listener.clone(), sockets)),
             Err(error) => problems.push(unbound(plan, name, listener.address, &error)),
         }
@@ -275,7 +287,10 @@ fn prepare(bound: &BTreeMap<Arc<str>, Bound>, plan: &Plan, workers: usize) -> Re
         return Err(problems);
     }
     let gone = |name: &&Arc<str>| {
-        let kept = plan.listeners.get(*name).is_some_and(|l| stays(name, l.address));
+        let kept = plan
+            .listeners
+            .get(*name)
+            .is_some_and(|l| stays(name, l.address));
         !kept
     };
     let removed = bound.keys().filter(gone).cloned().collect();

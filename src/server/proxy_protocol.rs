@@ -81,7 +81,9 @@ mod tests {
         let (addresses, ()) = tokio::join!(read(&mut near), send);
         let mut rest = Vec::new();
         if addresses.is_ok() {
-            near.read_to_end(&mut rest).await.expect("the far end closed");
+            near.read_to_end(&mut rest)
+                .await
+                .expect("the far end closed");
         }
         (addresses, rest)
     }
@@ -106,8 +108,12 @@ mod tests {
 
     #[tokio::test]
     async fn anything_else_is_refused() {
-        let inputs: [&[u8]; 4] =
-            [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 1.2.3.4", b"", b"PROXY X\r\n"];
+        let inputs: [&[u8]; 4] = [
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"PROXY TCP4 1.2.3.4",
+            b"",
+            b"PROXY X\r\n",
+        ];
         for input in inputs {
             assert!(of(input, 0).await.0.is_err());
         }

@@ -123,7 +123,8 @@ impl Pulse {
     pub(super) fn due(&self) -> Option<Instant> {
         let head = self.head_since.load(Relaxed);
         let idle = self.idle_since.load(Relaxed);
-        let at = |nanos: u64, wait: Duration| Some(self.opened + Duration::from_nanos(nanos) + wait);
+        let at =
+            |nanos: u64, wait: Duration| Some(self.opened + Duration::from_nanos(nanos) + wait);
         if self.open() > 0 {
             return if self.multiplexed && head != 0 {
                 at(head, self.header_timeout)
@@ -132,7 +133,11 @@ impl Pulse {
             };
         }
         if head != 0 {
-            let begun = if self.multiplexed { head } else { head.max(idle) };
+            let begun = if self.multiplexed {
+                head
+            } else {
+                head.max(idle)
+            };
             return at(begun, self.header_timeout);
         }
         if !self.greeted.load(Relaxed) {
@@ -143,5 +148,90 @@ impl Pulse {
             return at(closing.max(idle), LAST_CALL);
         }
         at(idle, self.idle_timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: Duration = Duration::from_secs(10);
+    const IDLE: Duration = Duration::from_secs(60);
+
+    fn pulse(multiplexed: bool) -> Pulse {
+        let limits = Limits {
+            headers: 1,
+            header_bytes: 1,
+            header_timeout: HEADER,
+            idle_timeout: IDLE,
+            body_idle_timeout: IDLE,
+            write_timeout: IDLE,
+            streams: 1,
+        };
+        Pulse::new(&limits, multiplexed)
+    }
+
+    async fn pass(seconds: u64) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+
+    fn due_in(pulse: &Pulse) -> Option<u64> {
+        let due = pulse.due()?;
+        Some(due.duration_since(clock::now()).as_millis().div_ceil(1000) as u64)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http1_goes_from_first_byte_to_idle_by_the_right_timeout() {
+        let pulse = pulse(false);
+        pass(1).await;
+        assert_eq!(
+            due_in(&pulse),
+            Some(9),
+            "the first head counts from the beginning"
+        );
+        pulse.head(true);
+        pass(4).await;
+        pulse.head(true);
+        assert_eq!(due_in(&pulse), Some(6), "more bytes do not put it off");
+        pulse.head(false);
+        pulse.begin();
+        assert_eq!(
+            due_in(&pulse),
+            None,
+            "an open request has limits of its own"
+        );
+        pulse.head(true);
+        pass(100).await;
+        assert_eq!(due_in(&pulse), None);
+        pulse.end();
+        assert_eq!(
+            due_in(&pulse),
+            Some(10),
+            "a head that had to wait is not blamed for it"
+        );
+        pulse.head(false);
+        assert_eq!(due_in(&pulse), Some(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_leaves_an_idle_connection_a_second() {
+        let pulse = pulse(false);
+        pulse.begin();
+        pulse.close();
+        assert_eq!(due_in(&pulse), None);
+        pass(5).await;
+        pulse.end();
+        assert_eq!(due_in(&pulse), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn g05_an_unfinished_header_block_is_due_beside_open_streams() {
+        let pulse = pulse(true);
+        pulse.greet();
+        assert_eq!(due_in(&pulse), Some(60), "the preface was enough");
+        pulse.begin();
+        assert_eq!(due_in(&pulse), None);
+        pulse.head(true);
+        assert_eq!(due_in(&pulse), Some(10));
     }
 }

@@ -165,14 +165,20 @@ async fn ended(local: Arc<Local>, signal: Signal) {
     }
 }
 
-/// Once a second: how late the loop runs, and housekeeping.
+/// Once a second: how late the loop runs, how busy it was, and housekeeping.
 async fn heartbeat(worker: &Worker) {
     let cells = worker.metrics.worker.of(worker.index);
+    let runtime = tokio::runtime::Handle::current().metrics();
     loop {
         let due = clock::now() + TICK;
         tokio::time::sleep_until(due.into()).await;
         let now = clock::now();
         cells.loop_lag.observe(now.duration_since(due));
+        let busy = runtime.worker_total_busy_duration(0).as_nanos();
+        let busy = u64::try_from(busy).unwrap_or(u64::MAX);
+        cells
+            .busy_nanos
+            .add(busy.saturating_sub(cells.busy_nanos.get()));
         worker.tick();
         worker.every_second(now);
     }
@@ -240,7 +246,14 @@ impl Floor {
             Some(switch) => switch.signal(),
             None => self.closing(),
         };
-        listener::serve(&self.local, fresh.plan, fresh.open, signal, stream, fresh.peer);
+        listener::serve(
+            &self.local,
+            fresh.plan,
+            fresh.open,
+            signal,
+            stream,
+            fresh.peer,
+        );
     }
 
     /// For a client of a listener that was removed while its socket was under way.

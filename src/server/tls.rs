@@ -27,7 +27,9 @@ pub(super) async fn accept<S>(plan: &TlsPlan, stream: S) -> io::Result<(TlsStrea
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let stream = TlsAcceptor::from(Arc::clone(&plan.config)).accept(stream).await?;
+    let stream = TlsAcceptor::from(Arc::clone(&plan.config))
+        .accept(stream)
+        .await?;
     let session = stream.get_ref().1;
     let facts = TlsFacts {
         server_name: session.server_name().map(str::to_ascii_lowercase),

@@ -33,7 +33,12 @@ pub struct LocalTunnels {
 impl LocalTunnels {
     /// None yet.
     pub fn new(worker: usize, metrics: Arc<Metrics>, drain: Signal) -> Self {
-        LocalTunnels { worker, metrics, drain, chance: Chance::default() }
+        LocalTunnels {
+            worker,
+            metrics,
+            drain,
+            chance: Chance::default(),
+        }
     }
 }
 
@@ -43,7 +48,9 @@ impl Tunnels for LocalTunnels {
         let metrics = self.metrics.clone();
         let worker = self.worker;
         tokio::spawn(async move {
-            let Ok((client, upstream)) = tokio::try_join!(client, upstream) else { return };
+            let Ok((client, upstream)) = tokio::try_join!(client, upstream) else {
+                return;
+            };
             let listener = metrics.listener(&exchange.conn.listener);
             listener.of(worker).tunnels.inc();
             let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
@@ -59,7 +66,9 @@ impl Tunnels for LocalTunnels {
 /// Resolves at a moment of the second half of a drain.
 async fn ending(drain: Signal, chance: u64) {
     drain.clone().reached(Phase::Closing).await;
-    let left = drain.deadline().map_or(Duration::ZERO, |at| at.saturating_duration_since(clock::now()));
+    let left = drain.deadline().map_or(Duration::ZERO, |at| {
+        at.saturating_duration_since(clock::now())
+    });
     let share = f64::from(u32::try_from(chance >> 32).unwrap_or(0)) / f64::from(u32::MAX);
     let wait = left / 2 + (left / 2).mul_f64(share * 0.9);
     tokio::select! {

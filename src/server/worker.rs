@@ -66,7 +66,11 @@ impl Worker {
         if !Arc::ptr_eq(plan, &view.plan) {
             *view = Arc::new(View::new(plan.clone(), Some(&view)));
             let generation = i64::try_from(plan.generation).unwrap_or(i64::MAX);
-            self.metrics.worker.of(self.index).config_generation.set(generation);
+            self.metrics
+                .worker
+                .of(self.index)
+                .config_generation
+                .set(generation);
         }
         view.clone()
     }
@@ -79,7 +83,9 @@ impl Worker {
 
     /// This worker's stack for requests that no route takes.
     pub fn refusal(&self, view: &View) -> Stack {
-        view.none.get_or_init(|| self.build(&view.plan.none)).clone()
+        view.none
+            .get_or_init(|| self.build(&view.plan.none))
+            .clone()
     }
 
     fn build(&self, route: &RoutePlan) -> Stack {
@@ -99,7 +105,8 @@ impl Worker {
     /// Housekeeping, about once a second.
     pub fn every_second(&self, now: Instant) {
         let view = self.view();
-        self.pools.housekeep(now, |upstream| view.plan.upstreams.contains_key(upstream));
+        self.pools
+            .housekeep(now, |upstream| view.plan.upstreams.contains_key(upstream));
         if let Some(access) = &self.kit.access {
             access.flush();
         }
@@ -114,7 +121,11 @@ impl View {
             .flat_map(|view| view.plan.routes.iter().zip(&view.stacks))
             .map(|(route, stack)| (Arc::as_ptr(route), stack))
             .collect();
-        let stack = |route| kept.get(&Arc::as_ptr(route)).map(|s| (*s).clone()).unwrap_or_default();
+        let stack = |route| {
+            kept.get(&Arc::as_ptr(route))
+                .map(|s| (*s).clone())
+                .unwrap_or_default()
+        };
         let stacks = plan.routes.iter().map(stack).collect();
         let none = before.filter(|view| Arc::ptr_eq(&view.plan.none, &plan.none));
         let none = none.map(|view| view.none.clone()).unwrap_or_default();

@@ -65,7 +65,8 @@ impl<'a> Iterator for Lines<'a> {
 
 /// Looks at the target's bytes; says whether the version is 1.0.
 fn check_request_line(line: &[u8]) -> Result<bool, Fault> {
-    let (Some(first), Some(last)) = (memchr::memchr(b' ', line), memchr::memrchr(b' ', line)) else {
+    let (Some(first), Some(last)) = (memchr::memchr(b' ', line), memchr::memrchr(b' ', line))
+    else {
         return Ok(false);
     };
     let target = line.get(first + 1..last).unwrap_or_default();
@@ -146,12 +147,17 @@ impl Seen {
 /// `first-second` or its look-alike `first_second`, in any case.
 fn is(name: &[u8], first: &[u8], second: &[u8]) -> bool {
     let (a, b) = name.split_at(first.len());
-    a.eq_ignore_ascii_case(first) && matches!(b[0], b'-' | b'_') && b[1..].eq_ignore_ascii_case(second)
+    a.eq_ignore_ascii_case(first)
+        && matches!(b[0], b'-' | b'_')
+        && b[1..].eq_ignore_ascii_case(second)
 }
 
 fn trim(value: &[u8]) -> &[u8] {
     let blank = |b: &u8| matches!(b, b' ' | b'\t');
     let start = value.iter().position(|b| !blank(b)).unwrap_or(value.len());
-    let end = value.iter().rposition(|b| !blank(b)).map_or(start, |at| at + 1);
+    let end = value
+        .iter()
+        .rposition(|b| !blank(b))
+        .map_or(start, |at| at + 1);
     &value[start..end]
 }

@@ -162,7 +162,10 @@ impl Guard {
     /// Takes from `bytes` up to the end of the head, all of them where it does not end in them.
     fn head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.carry.is_empty() {
-            let blank = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+            let blank = bytes
+                .iter()
+                .take_while(|b| matches!(b, b'\r' | b'\n'))
+                .count();
             if blank > 0 {
                 return self.blank(blank);
             }
@@ -191,7 +194,10 @@ impl Guard {
         let seen = usize::from(self.blank) + count;
         self.blank = u8::try_from(seen).unwrap_or(u8::MAX);
         if self.blank > BLANK_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "empty lines and no request"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "empty lines and no request",
+            ));
         }
         Ok(count)
     }

@@ -333,7 +333,10 @@ async fn a_reload_adds_and_removes_listeners_and_fails_whole() {
         }
     }
     assert_eq!(all(&mut client).await, "");
-    assert!(TcpStream::connect(old).await.is_err());
+    // each worker closes its own socket in its own time
+    let closed = async { while TcpStream::connect(old).await.is_ok() {} };
+    let closed = tokio::time::timeout(Duration::from_secs(5), closed).await;
+    assert!(closed.is_ok(), "still open");
 }
 
 #[tokio::test]
@@ -350,9 +353,10 @@ async fn a_listener_may_be_renamed_on_its_address() {
         // a client that comes between the emptying of a queue and its close is reset
         let mut answered = false;
         while !answered {
-            let mut client = TcpStream::connect(address).await.expect("it listens");
-            client.write_all(GET).await.ok();
-            answered = client.read_u8().await.is_ok();
+            if let Ok(mut client) = TcpStream::connect(address).await {
+                client.write_all(GET).await.ok();
+                answered = client.read_u8().await.is_ok();
+            }
         }
     }
 }

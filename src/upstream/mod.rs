@@ -143,3 +143,6 @@ pub fn client(
     let send = send::Send::new(Arc::clone(upstream), Arc::clone(pools));
     retry::Retry::new(send, upstream, pools.worker)
 }
+
+#[cfg(test)]
+mod tests;

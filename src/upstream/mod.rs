@@ -146,3 +146,5 @@ pub fn client(
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

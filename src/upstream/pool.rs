@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 
 use super::Upstream;
 use super::balance::Load;
+use super::caps::Caps;
 use super::endpoint::Endpoint;
 use super::latency::Latency;
 use crate::message::Body;
@@ -57,10 +58,8 @@ impl WorkerPools {
         };
         let mut pools = self.pools.lock();
         let new = || {
-            Arc::new(EndpointPool::new(
-                self.worker,
-                Arc::clone(&upstream.metrics),
-            ))
+            let (metrics, caps) = (Arc::clone(&upstream.metrics), Arc::clone(&upstream.caps));
+            Arc::new(EndpointPool::new(self.worker, metrics, caps))
         };
         Arc::clone(pools.entry(key).or_insert_with(new))
     }
@@ -73,9 +72,19 @@ impl WorkerPools {
                 pool.close_idle(PoolClose::Drain);
             }
             pool.expire(now);
+            if pool.caps.is_awaited() {
+                pool.evict();
+            }
             // A pool that no stack and no lease holds and that is empty is forgotten.
             Arc::strong_count(pool) > 1 || !pool.is_empty()
         });
+    }
+
+    /// Closes one idle connection of an upstream to make room for another.
+    pub(super) fn evict(&self, upstream: &str) {
+        let pools = self.pools.lock();
+        let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
+        of_it.any(|(_, pool)| pool.evict());
     }
 
     /// Closes every connection that serves no request.
@@ -91,8 +100,11 @@ pub(super) struct EndpointPool {
     worker: usize,
     metrics: Arc<UpstreamMetrics>,
     connections: Mutex<Connections>,
-    /// One is told when a connection comes back or a shared one has been made.
+    /// One is told when a connection comes back.
     pub(super) returned: Notify,
+    /// All are told when a shared connection has been made, or could not be.
+    pub(super) opened: Notify,
+    caps: Arc<Caps>,
     waiting: AtomicU32,
     /// The last connection spoke HTTP/2.
     pub(super) speaks_h2: AtomicBool,
@@ -152,12 +164,14 @@ pub(super) struct LentH2 {
 }
 
 impl EndpointPool {
-    fn new(worker: usize, metrics: Arc<UpstreamMetrics>) -> Self {
+    fn new(worker: usize, metrics: Arc<UpstreamMetrics>, caps: Arc<Caps>) -> Self {
         EndpointPool {
             worker,
             metrics,
             connections: Mutex::default(),
             returned: Notify::new(),
+            opened: Notify::new(),
+            caps,
             waiting: AtomicU32::new(0),
             speaks_h2: AtomicBool::new(false),
             opening: AtomicBool::new(false),

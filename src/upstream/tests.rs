@@ -559,3 +559,57 @@ fn every_problem_of_a_section_is_reported() {
     assert!(none.is_none());
     assert_eq!(problems.len(), 7, "{problems:?}");
 }
+
+#[tokio::test]
+async fn many_h2_requests_at_once_share_what_is_being_opened_and_none_hangs() {
+    let origin = origin(serve_h2).await;
+    let bench = Arc::new(bench(&[origin.address], "protocol = \"h2\""));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let bench = Arc::clone(&bench);
+        tasks.spawn(async move { bench.get().await.expect("an answer").0 });
+    }
+    assert!(tasks.join_all().await.iter().all(|s| *s == StatusCode::OK));
+    assert!(origin.connections.load(SeqCst) <= 40);
+    let cells = bench.metrics.of(0);
+    assert_eq!((cells.in_flight.get(), cells.pool_waiting.get()), (0, 0));
+    assert_eq!(
+        (cells.pool_active.get(), cells.pool_connecting.get()),
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_failing_check_takes_an_endpoint_out_and_a_good_one_brings_it_back() {
+    let origin = origin(|n, socket, _| {
+        let bad: &[u8] = b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n";
+        answer_with(socket, if n < 1 { bad } else { OK })
+    })
+    .await;
+    let health = "health = { path = \"/\", interval = \"100ms\", rise = 1, fall = 1 }";
+    let bench = bench(&[origin.address], health);
+    let checks = tokio::spawn(bench.upstream.housekeeping());
+    let standing = Arc::clone(&bench.upstream.live.set().endpoints[0].standing);
+    for wanted in [true, false] {
+        while standing.is_unhealthy() != wanted {
+            tokio::task::yield_now().await;
+        }
+    }
+    checks.abort();
+    assert!(bench.metrics.control().checks_pass.get() >= 1);
+}
+
+#[tokio::test]
+async fn a_name_is_resolved_and_unknown_ones_have_no_endpoint_until_then() {
+    let text = "endpoints = [\"localhost:80\"]";
+    let config: UpstreamConfig = toml::from_str(text).expect("a section");
+    let name = Located::unstated("app".to_owned());
+    let metrics = Metrics::new(1).upstream("app");
+    let (files, mut problems) = (Files::default(), Problems::new());
+    let upstream = Upstream::compile(&name, &config, None, &files, metrics, None, &mut problems);
+    let upstream = upstream.expect("compiles");
+    let state = || upstream.status(crate::clock::now()).endpoints[0].state;
+    assert_eq!(state(), "unresolved");
+    upstream.resolve_once().await;
+    assert_eq!(state(), "healthy");
+}

@@ -23,6 +23,7 @@ const MAX_BUFFER: usize = 128 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SETTINGS_WAIT: Duration = Duration::from_secs(1);
+const SETTINGS_LOOK: Duration = Duration::from_millis(1);
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
 
@@ -88,13 +89,20 @@ async fn speak_h2(
     let told = Arc::clone(&allowed);
     let (settled, settings) = oneshot::channel();
     let mut settled = Some(settled);
+    let mut look = tokio::time::interval(SETTINGS_LOOK);
     let task = tokio::spawn(async move {
         let driven = std::future::poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx);
             let streams = limit(connection.current_max_send_streams());
             told.store(streams, Relaxed);
-            // Nobody may wait for this any more; that is fine.
-            settled.take_if(|_| streams > 0).map(|s| s.send(()));
+            if streams > 0 {
+                // Nobody may wait for this any more; that is fine.
+                settled.take().map(|s| s.send(()));
+            }
+            // hyper reads SETTINGS in a task of its own and tells nobody: look until they are here.
+            while settled.as_ref().is_some_and(|s| !s.is_closed()) && look.poll_tick(cx).is_ready()
+            {
+            }
             polled
         });
         if let Err(error) = driven.await {

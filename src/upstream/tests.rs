@@ -613,3 +613,18 @@ async fn a_name_is_resolved_and_unknown_ones_have_no_endpoint_until_then() {
     upstream.resolve_once().await;
     assert_eq!(state(), "healthy");
 }
+
+#[tokio::test]
+async fn e25_connections_that_close_right_after_an_answer_cost_no_get_its_answer() {
+    let origin = origin(|_, mut socket, _| {
+        tokio::spawn(async move {
+            head(&mut socket).await?;
+            socket.write_all(OK).await
+        })
+    })
+    .await;
+    let bench = bench(&[origin.address], "retry = { budget = 0.0 }");
+    for _ in 0..500 {
+        assert_eq!(bench.get().await.expect("an answer").0, StatusCode::OK);
+    }
+}

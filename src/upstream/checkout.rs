@@ -48,7 +48,9 @@ pub(super) struct Checkout<'a> {
 impl Checkout<'_> {
     /// A connection.
     pub(super) async fn get(&self) -> Result<Lent, GatewayError> {
-        if !self.wanted.fresh
+        // A shared connection that broke is closed and not found again; opening one for each of
+        // its streams would be a stampede.
+        if (!self.wanted.fresh || self.shares())
             && let Some(lent) = self.reuse().await
         {
             return Ok(lent);

@@ -157,7 +157,7 @@ impl Sender {
                     return self.answered(response, ending, upgrade, method_is_head);
                 }
                 Err(mut failed) => match failed.take_message() {
-                    Some(unwritten) if reused => {
+                    Some(unwritten) if reused && !wanted.fresh => {
                         request = unwritten;
                         wanted.fresh = true;
                     }

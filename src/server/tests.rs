@@ -123,7 +123,7 @@ impl Town {
     }
 }
 
-const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 async fn all(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();

@@ -16,6 +16,7 @@ use tower::{Layer, Service};
 
 use crate::chance::Chance;
 use crate::error::GatewayError;
+use crate::message::sketch::Field;
 use crate::message::{Request, Response, exchange};
 use crate::telemetry::trace;
 
@@ -125,11 +126,15 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let id = exchange::of(&request).map(|e| e.id.clone());
+        let exchange = exchange::of(&request);
+        let traced = exchange.is_none_or(|e| e.sketch.has(Field::Trace));
+        let id = exchange.map(|e| e.id.clone());
         if let Some(id) = &id {
             request.headers_mut().insert(X_REQUEST_ID, id.clone());
         }
-        keep_valid_context(request.headers_mut());
+        if traced {
+            keep_valid_context(request.headers_mut());
+        }
         RequestIdFuture {
             inner: self.inner.call(request),
             id,

@@ -1,5 +1,4 @@
 //! Weir, a reverse-proxy gateway.
-#![allow(missing_docs)]
 pub mod admin;
 pub mod chance;
 pub mod cli;

@@ -292,8 +292,8 @@ fn proxy_status(reason: Reason, upstream: Option<&str>, voice: &Voice) -> Option
 /// together.
 fn retry_after(error: &GatewayError, chance: &Chance) -> u64 {
     let after = error.retry_after().unwrap_or(COME_BACK);
-    let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2);
-    (millis + chance.below(millis / 5 + 1)).div_ceil(1000)
+    let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+    seconds + chance.below(seconds / 5 + 1)
 }
 
 #[cfg(test)]

@@ -244,6 +244,7 @@ where
     };
     let cells = plan.metrics.of(worker.index);
     match end {
+        End::Done(_) if pulse.blamed() => cells.violations[broken(version) as usize].inc(),
         End::Done(Ok(())) => pulse.release(),
         End::Done(Err(error)) => count(&error, version, cells),
         End::Due if pulse.in_head() => cells.violations[Violation::Stall as usize].inc(),
@@ -389,6 +390,14 @@ fn far() -> Instant {
     clock::now() + FAR
 }
 
+/// The rule that bytes break which end a connection at once.
+fn broken(version: Version) -> Violation {
+    match version {
+        Version::Http1 => Violation::Parse,
+        Version::H2 => Violation::H2,
+    }
+}
+
 /// What a failed connection says of its client.
 fn count(error: &hyper::Error, version: Version, cells: &ListenerCells) {
     let violation = match version {
@@ -406,10 +415,7 @@ fn is_h2_violation(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            let budget = h2
-                .get_io()
-                .is_some_and(|e| e.kind() == io::ErrorKind::InvalidData);
-            return budget || (h2.is_library() && h2.is_go_away());
+            return h2.is_library() && h2.is_go_away();
         }
         source = cause.source();
     }

@@ -82,8 +82,8 @@ impl Dispatch {
 
     /// What the guard says of this request.
     fn check(&self) -> Result<(), Refused> {
-        let ordinal = self.requests.load(Relaxed);
-        self.requests.store(ordinal + 1, Relaxed);
+        let ordinal = self.requests.load(Relaxed) + 1;
+        self.requests.store(ordinal, Relaxed);
         let found = self
             .verdict
             .as_ref()

@@ -222,7 +222,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         let before = buf.filled().len();
         ready!(this.fill(cx, buf))?;
         let new = buf.filled().len() - before;
-        let pass = this.look(&buf.filled()[before..])?;
+        let looked = this.look(&buf.filled()[before..]);
+        let pass = looked.inspect_err(|_| this.pulse.blame())?;
         buf.set_filled(before + pass);
         if pass == 0 && new > 0 {
             return Poll::Pending;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -58,9 +59,13 @@ impl AcceptLoop {
     /// Takes all that is in the queue. The kernel is asked and not tokio, which may not have heard
     /// of the last ones yet.
     fn empty(&self) {
-        while let Ok(taken) =
-            rustix::net::accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
-        {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        loop {
+            let taken = match rustix::net::accept_with(&self.socket, flags) {
+                Ok(taken) => taken,
+                Err(Errno::CONNABORTED | Errno::INTR) => continue,
+                Err(_) => return,
+            };
             let stream = TcpStream::from_std(taken.into());
             if let Ok((stream, peer)) = stream.and_then(|s| s.peer_addr().map(|p| (s, p))) {
                 self.place(stream, peer);
@@ -205,7 +210,6 @@ async fn now(socket: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>
 /// Whether accepting failed for want of descriptors or memory, so that trying again at once would
 /// only spin.
 fn is_short(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(
         code,

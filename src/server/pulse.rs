@@ -33,6 +33,7 @@ pub(super) struct Pulse {
     /// When closing began; 0: it has not.
     closing_since: AtomicU64,
     released: AtomicBool,
+    blamed: AtomicBool,
 }
 
 impl Pulse {
@@ -49,6 +50,7 @@ impl Pulse {
             head_since: AtomicU64::new(0),
             closing_since: AtomicU64::new(0),
             released: AtomicBool::new(false),
+            blamed: AtomicBool::new(false),
         }
     }
 
@@ -111,6 +113,16 @@ impl Pulse {
     /// Whether [`Pulse::release`] was called.
     pub(super) fn released(&self) -> bool {
         self.released.load(Relaxed)
+    }
+
+    /// The connection was ended for what the client sent; hyper may not say so.
+    pub(super) fn blame(&self) {
+        self.blamed.store(true, Relaxed);
+    }
+
+    /// Whether [`Pulse::blame`] was called.
+    pub(super) fn blamed(&self) -> bool {
+        self.blamed.load(Relaxed)
     }
 
     /// Whether a head has begun and not ended.

@@ -132,11 +132,11 @@ mod tests {
                 asked.push(at / 1000);
                 if random.unit() < 0.9 && budget.take(worker, 0.2, now) {
                     taken.push(at / 1000);
+                    let young = |s: &&u64| **s + 10 > at / 1000;
+                    let retries = taken.iter().rev().take_while(young).count() as f64;
+                    let requests = asked.iter().rev().take_while(young).count() as f64;
+                    assert!(retries <= 10.0 + requests * 0.2, "{seed} at {at}");
                 }
-                let young = |s: &&u64| **s + 10 > at / 1000;
-                let retries = taken.iter().rev().take_while(young).count() as f64;
-                let requests = asked.iter().rev().take_while(young).count() as f64;
-                assert!(retries <= 10.0 + requests * 0.2, "{seed} at {at}");
             }
             assert!(taken.len() >= 500, "the budget is given out");
         }

@@ -14,7 +14,7 @@ use super::Upstream;
 use super::balance::Random;
 use super::config::Protocol;
 use super::endpoint::Endpoint;
-use super::pool::{EndpointPool, LentH1, LentH2, Life};
+use super::pool::{EndpointPool, LentH1, LentH2, Life, WorkerPools};
 use super::wire::{self, Sender};
 use crate::clock;
 use crate::error::{GatewayError, Reason};
@@ -41,13 +41,16 @@ pub(super) struct Checkout<'a> {
     pub(super) upstream: &'a Upstream,
     pub(super) endpoint: &'a Endpoint,
     pub(super) pool: &'a Arc<EndpointPool>,
+    pub(super) pools: &'a WorkerPools,
     pub(super) wanted: Wanted,
 }
 
 impl Checkout<'_> {
     /// A connection.
     pub(super) async fn get(&self) -> Result<Lent, GatewayError> {
-        if !self.wanted.fresh
+        // A shared connection that broke is closed and not found again; opening one for each of
+        // its streams would be a stampede.
+        if (!self.wanted.fresh || self.shares())
             && let Some(lent) = self.reuse().await
         {
             return Ok(lent);
@@ -56,7 +59,7 @@ impl Checkout<'_> {
             return self.open(permit).await;
         }
         // An idle connection that will not be used makes room for one that will.
-        self.pool.evict();
+        self.pools.evict(&self.upstream.name);
         self.wait().await
     }
 
@@ -100,15 +103,11 @@ impl Checkout<'_> {
                 return None;
             }
             let _waiting = self.pool.wait();
-            let told = self.pool.returned.notified();
-            if tokio::time::timeout(self.upstream.connector.timeout, told)
-                .await
-                .is_err()
-            {
+            let opened = self.pool.opened.notified();
+            let limit = self.upstream.connector.timeout;
+            if tokio::time::timeout(limit, opened).await.is_err() {
                 return None;
             }
-            // Whoever wakes passes it on: a shared connection serves all that wait.
-            self.pool.returned.notify_one();
         }
     }
 
@@ -211,7 +210,7 @@ impl Drop for Connecting<'_> {
         self.pool.cells().pool_connecting.dec();
         if self.shared {
             self.pool.opening.store(false, Relaxed);
-            self.pool.returned.notify_one();
+            self.pool.opened.notify_waiters();
         }
     }
 }

@@ -43,8 +43,25 @@ pub(super) fn prepare(
     if h2 {
         to_h2(request, endpoint)?;
     } else {
-        *request.version_mut() = Version::HTTP_11;
+        to_h1(request)?;
     }
+    Ok(())
+}
+
+/// HTTP/1.1 has a path and a Host; the authority is there only after a try over HTTP/2.
+fn to_h1(request: &mut Request) -> Result<(), GatewayError> {
+    *request.version_mut() = Version::HTTP_11;
+    let Some(authority) = request.uri().authority() else {
+        return Ok(());
+    };
+    let invalid = |e: http::Error| GatewayError::caused(Reason::BadRequest, e);
+    let host = HeaderValue::try_from(authority.as_str()).map_err(|e| invalid(e.into()))?;
+    request.headers_mut().insert(HOST, host);
+    let mut parts = uri::Parts::default();
+    parts.path_and_query = std::mem::take(request.uri_mut())
+        .into_parts()
+        .path_and_query;
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|e| invalid(e.into()))?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@
 //! * `endpoint`, `eject`, `latency`, `balance`, `budget`: who is asked; pure but for `endpoint`
 //! * `resolve`, `health`: the control thread's part
 //! * `connect`, `tls`, `wire`, `pool`, `caps`, `checkout`: connections
-//! * `send`, `answer`, `upload`, `retry`, `replay`: one request
+//! * `choose`, `send`, `framing`, `upload`, `answer`: one try; `retry`, `replay`: further ones
 //! * `tunnel`: both ways after a 101
 //! * `status`: how it all stands, for people
 //!
@@ -143,3 +143,8 @@ pub fn client(
     let send = send::Send::new(Arc::clone(upstream), Arc::clone(pools));
     retry::Retry::new(send, upstream, pools.worker)
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -7,6 +7,8 @@
 //! streams the other side allows. No lock is held across an await, and none is contended: only
 //! this worker takes them.
 
+mod lent;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,10 +22,12 @@ use tokio::task::AbortHandle;
 
 use super::Upstream;
 use super::balance::Load;
+use super::caps::Caps;
 use super::endpoint::Endpoint;
 use super::latency::Latency;
 use crate::message::Body;
 use crate::telemetry::handles::{PoolClose, UpstreamCells, UpstreamMetrics};
+pub(super) use lent::{InFlight, Keep, LentH1, LentH2, Waiting};
 
 /// This worker's connections to every upstream.
 pub struct WorkerPools {
@@ -57,10 +61,8 @@ impl WorkerPools {
         };
         let mut pools = self.pools.lock();
         let new = || {
-            Arc::new(EndpointPool::new(
-                self.worker,
-                Arc::clone(&upstream.metrics),
-            ))
+            let (metrics, caps) = (Arc::clone(&upstream.metrics), Arc::clone(&upstream.caps));
+            Arc::new(EndpointPool::new(self.worker, metrics, caps))
         };
         Arc::clone(pools.entry(key).or_insert_with(new))
     }
@@ -73,9 +75,19 @@ impl WorkerPools {
                 pool.close_idle(PoolClose::Drain);
             }
             pool.expire(now);
+            if pool.caps.is_awaited() {
+                pool.evict();
+            }
             // A pool that no stack and no lease holds and that is empty is forgotten.
             Arc::strong_count(pool) > 1 || !pool.is_empty()
         });
+    }
+
+    /// Closes one idle connection of an upstream to make room for another.
+    pub(super) fn evict(&self, upstream: &str) {
+        let pools = self.pools.lock();
+        let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
+        of_it.any(|(_, pool)| pool.evict());
     }
 
     /// Closes every connection that serves no request.
@@ -91,8 +103,11 @@ pub(super) struct EndpointPool {
     worker: usize,
     metrics: Arc<UpstreamMetrics>,
     connections: Mutex<Connections>,
-    /// One is told when a connection comes back or a shared one has been made.
+    /// One is told when a connection comes back.
     pub(super) returned: Notify,
+    /// All are told when a shared connection has been made, or could not be.
+    pub(super) opened: Notify,
+    caps: Arc<Caps>,
     waiting: AtomicU32,
     /// The last connection spoke HTTP/2.
     pub(super) speaks_h2: AtomicBool,
@@ -133,31 +148,15 @@ struct Shared {
     life: Life,
 }
 
-/// An HTTP/1 connection, lent for one request. Dropped, it is closed; given back, it is kept.
-pub(super) struct LentH1 {
-    /// There until the connection is kept or released.
-    pub(super) sender: Option<http1::SendRequest<Body>>,
-    task: AbortHandle,
-    life: Life,
-    /// When it came back from the request before, if there was one.
-    pub(super) idle_since: Option<Instant>,
-    pool: Arc<EndpointPool>,
-}
-
-/// A stream's place on a shared HTTP/2 connection.
-pub(super) struct LentH2 {
-    pub(super) sender: http2::SendRequest<Body>,
-    streams: Arc<AtomicU32>,
-    pool: Arc<EndpointPool>,
-}
-
 impl EndpointPool {
-    fn new(worker: usize, metrics: Arc<UpstreamMetrics>) -> Self {
+    fn new(worker: usize, metrics: Arc<UpstreamMetrics>, caps: Arc<Caps>) -> Self {
         EndpointPool {
             worker,
             metrics,
             connections: Mutex::default(),
             returned: Notify::new(),
+            opened: Notify::new(),
+            caps,
             waiting: AtomicU32::new(0),
             speaks_h2: AtomicBool::new(false),
             opening: AtomicBool::new(false),
@@ -381,124 +380,5 @@ impl Shared {
         } else {
             None
         }
-    }
-}
-
-/// Whether a connection that comes back is kept.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Keep {
-    pub(super) max_idle: usize,
-    /// A request of another endpoint or worker waits for a connection.
-    pub(super) awaited: bool,
-}
-
-impl LentH1 {
-    fn new(idle: Idle, pool: Arc<EndpointPool>) -> Self {
-        pool.cells().pool_active.inc();
-        LentH1 {
-            sender: Some(idle.sender),
-            task: idle.task,
-            life: idle.life,
-            idle_since: Some(idle.since),
-            pool,
-        }
-    }
-
-    /// Gives the connection back for the next request.
-    pub(super) fn keep(mut self, keep: Keep, now: Instant) {
-        let Some(mut sender) = self.sender.take_if(|s| !s.is_closed()) else {
-            return;
-        };
-        if sender.is_ready() {
-            self.store(sender, keep, now);
-            return;
-        }
-        // hyper has yet to see the end of the request or of the answer: rare, and soon over.
-        tokio::spawn(async move {
-            let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready());
-            if matches!(ready.await, Ok(Ok(()))) {
-                self.store(sender, keep, crate::clock::now());
-            } else {
-                self.task.abort();
-                self.pool.closed(PoolClose::Error);
-            }
-        });
-    }
-
-    fn store(&self, sender: http1::SendRequest<Body>, keep: Keep, now: Instant) {
-        let idle = Idle {
-            sender,
-            task: self.task.clone(),
-            since: now,
-            life: self.life,
-        };
-        self.pool.keep(idle, keep);
-    }
-
-    /// Lets the connection go on by itself: it has been upgraded.
-    pub(super) fn release(mut self) {
-        self.sender = None;
-    }
-}
-
-impl Drop for LentH1 {
-    fn drop(&mut self) {
-        self.pool.cells().pool_active.dec();
-        if let Some(sender) = &self.sender {
-            let by_peer = sender.is_closed();
-            self.pool.closed(if by_peer {
-                PoolClose::Peer
-            } else {
-                PoolClose::Error
-            });
-            self.task.abort();
-        }
-    }
-}
-
-impl LentH2 {
-    fn new(shared: &Shared, pool: Arc<EndpointPool>) -> Self {
-        if shared.streams.fetch_add(1, Relaxed) == 0 {
-            pool.cells().pool_idle.dec();
-            pool.cells().pool_active.inc();
-        }
-        LentH2 {
-            sender: shared.sender.clone(),
-            streams: Arc::clone(&shared.streams),
-            pool,
-        }
-    }
-}
-
-impl Drop for LentH2 {
-    fn drop(&mut self) {
-        if self.streams.fetch_sub(1, Relaxed) == 1 {
-            self.pool.cells().pool_active.dec();
-            self.pool.cells().pool_idle.inc();
-        }
-        if self.pool.waiting.load(Relaxed) > 0 {
-            self.pool.returned.notify_one();
-        }
-    }
-}
-
-/// A request under way at an endpoint.
-pub(super) struct InFlight(Arc<EndpointPool>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let count = self.0.in_flight.load(Relaxed);
-        self.0.in_flight.store(count.saturating_sub(1), Relaxed);
-        self.0.cells().in_flight.dec();
-    }
-}
-
-/// A request waiting for a connection.
-pub(super) struct Waiting<'a>(&'a EndpointPool);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
-        self.0.cells().pool_waiting.dec();
     }
 }

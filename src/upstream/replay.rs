@@ -153,6 +153,6 @@ impl HttpBody for Reader {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }

@@ -113,7 +113,7 @@ impl Head {
         }
     }
 
-    fn request(&self, body: crate::message::Body, tried: &[SocketAddr]) -> Request {
+    fn request(&self, body: crate::message::Body, further: Further) -> Request {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
@@ -123,9 +123,7 @@ impl Head {
         if let Some(exchange) = &self.exchange {
             extensions.insert(Arc::clone(exchange));
         }
-        extensions.insert(Further {
-            tried: tried.to_vec(),
-        });
+        extensions.insert(further);
         request
     }
 
@@ -190,7 +188,11 @@ impl Policy {
                 return result;
             };
             tried.extend(head.asked());
-            request = head.request(body, &tried);
+            let further = Further {
+                tried: tried.clone(),
+                fresh: result.is_err(),
+            };
+            request = head.request(body, further);
             std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
         }
         unreachable!("attempts are bounded by the policy")

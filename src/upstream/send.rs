@@ -33,6 +33,8 @@ use crate::message::{Body, Exchange, Request, Response};
 pub(super) struct Further {
     /// Endpoints asked before: others come first.
     pub(super) tried: Vec<SocketAddr>,
+    /// Over a connection that was never used: the last one broke.
+    pub(super) fresh: bool,
 }
 
 /// A connection that was used before ended without an answer: it may have been closed while idle.
@@ -96,9 +98,9 @@ impl Sender {
         let started = clock::now();
         let extensions = std::mem::take(request.extensions_mut());
         let exchange = extensions.get::<Arc<Exchange>>();
-        let tried = extensions
-            .get::<Further>()
-            .map_or(&[] as &[_], |f| &f.tried);
+        let further = extensions.get::<Further>();
+        let tried = further.map_or(&[] as &[_], |f| &f.tried);
+        let fresh = further.is_some_and(|f| f.fresh);
         let hash = self.upstream.key.of(&request, exchange);
         let slot = self
             .view
@@ -112,9 +114,7 @@ impl Sender {
             });
         }
         let mut record = Record::begin(self, &slot, started);
-        let result = self
-            .exchange(request, &slot, !tried.is_empty(), started)
-            .await;
+        let result = self.exchange(request, &slot, fresh, started).await;
         record.end(&result);
         if let Some(exchange) = exchange {
             exchange.note(|notes| notes.waited += clock::now() - started);
@@ -157,7 +157,7 @@ impl Sender {
                     return self.answered(response, ending, upgrade, method_is_head);
                 }
                 Err(mut failed) => match failed.take_message() {
-                    Some(unwritten) if reused => {
+                    Some(unwritten) if reused && !wanted.fresh => {
                         request = unwritten;
                         wanted.fresh = true;
                     }
@@ -181,6 +181,7 @@ impl Sender {
             upstream: &self.upstream,
             endpoint: &slot.endpoint,
             pool: &slot.pool,
+            pools: &self.pools,
             wanted,
         };
         match due {

@@ -225,7 +225,7 @@ mod tests {
             .await
             .expect("read to its end");
         assert_eq!(heard, b"question");
-        origin.write_all(&[7; 1000]).await.expect("written");
+        origin.write_all(&[7; 100]).await.expect("written");
         origin.shutdown().await.expect("closed");
         drop(origin);
         let mut answer = Vec::new();
@@ -233,9 +233,9 @@ mod tests {
             .read_to_end(&mut answer)
             .await
             .expect("read to its end");
-        assert_eq!(answer, [7; 1000]);
+        assert_eq!(answer, [7; 100]);
         let (passed, end) = tunnel.await.expect("no panic");
         assert_eq!(end.expect("no error"), End::Closed);
-        assert_eq!(passed, Passed { up: 8, down: 1000 });
+        assert_eq!(passed, Passed { up: 8, down: 100 });
     }
 }

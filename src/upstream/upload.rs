@@ -28,6 +28,7 @@ pub(super) struct Upload {
 /// Who is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
+#[allow(clippy::enum_variant_names, reason = "read as `waits() == ForNobody`")]
 pub(super) enum Waits {
     /// The client has yet to send more.
     ForClient = 0,
@@ -73,6 +74,7 @@ pub(super) fn watch(body: Body, now: Instant) -> (Body, Option<Arc<Upload>>) {
         state: AtomicU8::new(Waits::ForUpstream as u8),
     });
     let watched = Watched {
+        left: body.size_hint().exact(),
         body,
         upload: Arc::clone(&upload),
     };
@@ -81,6 +83,8 @@ pub(super) fn watch(body: Body, now: Instant) -> (Body, Option<Arc<Upload>>) {
 
 struct Watched {
     body: Body,
+    /// Bytes to come, where that is known: hyper does not ask for more once it has them.
+    left: Option<u64>,
     upload: Arc<Upload>,
 }
 
@@ -93,9 +97,14 @@ impl HttpBody for Watched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, GatewayError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+            self.left = self.left.map(|left| left.saturating_sub(length));
+        }
+        let all = self.left == Some(0) || self.body.is_end_stream();
         match &polled {
             Poll::Pending => self.upload.now(Waits::ForClient, false),
-            Poll::Ready(Some(Ok(_))) if !self.body.is_end_stream() => {
+            Poll::Ready(Some(Ok(_))) if !all => {
                 self.upload.now(Waits::ForUpstream, true);
             }
             Poll::Ready(_) => self.upload.now(Waits::ForNobody, true),

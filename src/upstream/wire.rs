@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 
 use super::connect::Io;
@@ -22,6 +22,8 @@ const MAX_HEADER_SIZE: usize = 64 * 1024;
 const MAX_BUFFER: usize = 128 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const SETTINGS_WAIT: Duration = Duration::from_secs(1);
+const SETTINGS_LOOK: Duration = Duration::from_millis(1);
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
 
@@ -75,6 +77,7 @@ async fn speak_h2(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADER_SIZE as u32)
+        .initial_max_send_streams(0)
         .max_send_buf_size(MAX_BUFFER)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_ANSWER)
@@ -84,10 +87,22 @@ async fn speak_h2(
         .map_err(unspoken)?;
     let allowed = Arc::new(AtomicU32::new(limit(connection.current_max_send_streams())));
     let told = Arc::clone(&allowed);
+    let (settled, settings) = oneshot::channel();
+    let mut settled = Some(settled);
+    let mut look = tokio::time::interval(SETTINGS_LOOK);
     let task = tokio::spawn(async move {
         let driven = std::future::poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx);
-            told.store(limit(connection.current_max_send_streams()), Relaxed);
+            let streams = limit(connection.current_max_send_streams());
+            told.store(streams, Relaxed);
+            if streams > 0 {
+                // Nobody may wait for this any more; that is fine.
+                settled.take().map(|s| s.send(()));
+            }
+            // hyper reads SETTINGS in a task of its own and tells nobody: look until they are here.
+            while settled.as_ref().is_some_and(|s| !s.is_closed()) && look.poll_tick(cx).is_ready()
+            {
+            }
             polled
         });
         if let Err(error) = driven.await {
@@ -95,6 +110,13 @@ async fn speak_h2(
         }
         drop(permit);
     });
+    // Before its SETTINGS are here the other side may refuse any stream but the first.
+    match tokio::time::timeout(SETTINGS_WAIT, settings).await {
+        Ok(Ok(())) | Err(_) => {}
+        Ok(Err(gone)) => {
+            return Err(GatewayError::caused(Reason::ConnectionTerminated, gone).never_sent());
+        }
+    }
     Ok((Sender::H2(sender, allowed), task.abort_handle()))
 }
 

@@ -1,5 +1,12 @@
-//! The one integration binary: the gateway by its front door.
+//! Integration tests: the real binary, real sockets, hostile traffic. One binary for all of them.
+//!
+//! Tests of CASES.md carry the ID of their row in their name.
+
+#![allow(missing_docs, reason = "tests are named for what must hold")]
+#![allow(unreachable_pub, reason = "one binary, nobody outside")]
 
 mod config;
 mod docs;
 mod floor_plan;
+mod forwarding;
+mod harness;

@@ -1,4 +1,5 @@
 //! `[upstreams.NAME]`: the sections as written. What they mean is in the rooms beside this file.
+//! Defaults and ranges are in the field docs, which are the manual.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -15,3 +15,5 @@ mod docs;
 mod floor_plan;
 mod forwarding;
 mod harness;
+mod hops;
+mod leaving;

@@ -233,11 +233,13 @@ impl Reload {
         }
     }
 
-    /// Drops plans that no worker holds any more, here and off the request path.
-    pub fn drop_retired(&mut self) {
+    /// Drops plans that no worker holds any more, here and off the request path. Says how many
+    /// are left.
+    pub fn drop_retired(&mut self) -> usize {
         self.retired.retain(|plan| Arc::strong_count(plan) > 1);
         let held = i64::try_from(self.retired.len() + 1).unwrap_or(i64::MAX);
         self.metrics.config.plans.set(held);
+        self.retired.len()
     }
 }
 

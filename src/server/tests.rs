@@ -267,6 +267,21 @@ async fn nothing_after_a_bad_head_reaches_anyone_and_the_connection_lingers_for_
 }
 
 #[tokio::test]
+async fn every_client_of_a_burst_is_served() {
+    let town = Town::start(1, &[("web", section(HTTP1))]);
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(town.connect().await);
+    }
+    for client in &mut clients {
+        client.write_all(GET).await.expect("it is open");
+    }
+    for client in &mut clients {
+        assert!(head(client).await.starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[tokio::test]
 async fn accepting_pauses_at_the_cap_and_goes_on_below_it() {
     let mut section = section(HTTP1);
     section.max_connections = Some(Located::unstated(2));

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::harness::{Gateway, Origin, Raw, Reply, client, gateway, origin};
 
-/// One connection to the upstream, so that what one client leaves behind meets the next.
+/// One connection to the upstream, so that what one client leaves behind meets the next (with one
+/// worker, since an idle connection stays with the worker that made it).
 const ONE: &str = "pool = { max_connections = 1 }";
 
 const POST: &str = "POST /up HTTP/1.1\r\nHost: t.test\r\nExpect: 100-continue\r\n\
@@ -14,7 +15,18 @@ const POST: &str = "POST /up HTTP/1.1\r\nHost: t.test\r\nExpect: 100-continue\r\
 /// A gateway whose one route lets websockets out.
 fn leaving(origin: &Origin, more: &str) -> Gateway {
     let config = gateway::before(origin.address, more);
-    Gateway::start(&format!("{config}upgrade = [\"websocket\"]\n"))
+    one_worker(&format!("{config}upgrade = [\"websocket\"]\n"))
+}
+
+/// The harness's preamble, with one worker.
+fn one_worker(config: &str) -> Gateway {
+    Gateway::start_bare(&format!(
+        "[server]\nworkers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n{config}"
+    ))
+}
+
+fn plain(origin: std::net::SocketAddr, more: &str) -> Gateway {
+    one_worker(&gateway::before(origin, more))
 }
 
 /// Another client gets its own answer over the same pool.
@@ -31,7 +43,7 @@ fn assert_unhurt(gateway: &Gateway, nonce: &str) {
 #[test]
 fn d01_d03_an_expected_100_is_given_once_and_a_body_that_comes_unasked_is_no_request() {
     let origin = Origin::echo();
-    let mut gateway = Gateway::before(origin.address, ONE);
+    let mut gateway = plain(origin.address, ONE);
     let mut raw = Raw::connect(gateway.web());
     raw.send(POST);
     let interim = raw.reader().response_head().expect("an interim answer");
@@ -59,7 +71,7 @@ fn d01_d03_an_expected_100_is_given_once_and_a_body_that_comes_unasked_is_no_req
 fn d02_an_answer_before_the_body_is_delivered_and_the_rest_of_the_body_is_never_a_request() {
     for (status, close) in [(200, false), (401, false), (417, true)] {
         let origin = HeadOrigin::start(status, close);
-        let mut gateway = Gateway::before(origin.address, ONE);
+        let mut gateway = plain(origin.address, ONE);
         let mut raw = Raw::connect(gateway.web());
         raw.send(
             "POST /early HTTP/1.1\r\nHost: t.test\r\nExpect: 100-continue\r\n\
@@ -143,7 +155,7 @@ fn read_head(stream: &mut std::net::TcpStream) -> Option<String> {
 #[test]
 fn d04_an_expectation_is_100_continue_or_refused_and_never_goes_on() {
     let origin = Origin::echo();
-    let mut gateway = Gateway::before(origin.address, ONE);
+    let mut gateway = plain(origin.address, ONE);
     let refused: [(&str, &[u16]); 7] = [
         ("Expect: x 100-continue", &[417, 400]),
         ("Expect: 100-continue, foo", &[417, 400]),
@@ -208,7 +220,7 @@ fn d05_interim_answers_nobody_asked_for_do_not_disturb_the_final_one() {
         bytes.extend(last);
         Reply::Bytes(bytes)
     });
-    let mut gateway = Gateway::before(origin.address, ONE);
+    let mut gateway = plain(origin.address, ONE);
     let mut raw = Raw::connect(gateway.web());
     for nonce in 0..interim.len() {
         raw.send(format!(
@@ -252,11 +264,11 @@ fn d06_interim_answers_without_end_are_cut_at_first_byte() {
             false
         }))
     });
-    let mut gateway = Gateway::before(
+    let mut gateway = plain(
         origin.address,
         "timeouts = { first_byte = \"500ms\" }\nretry = false\neject = false",
     );
-    client::get(gateway.web(), "/victim");
+    client::get(gateway.web(), "/fast");
     let before = gateway.rss();
     for target in ["/fast", "/slow"] {
         let begun = Instant::now();
@@ -318,7 +330,7 @@ fn d08_what_follows_an_upgrade_that_is_not_granted_is_a_request_like_any_other()
         "upstream = \"o\"\nupgrade = [\"websocket\"]\nmatch = { path = \"/pub\" }\n\
          [[routes]]\nid = \"victim\"\nupstream = \"o\"\nmatch = { path = \"/victim\" }\n",
     );
-    let mut gateway = Gateway::start(&config);
+    let mut gateway = one_worker(&config);
     for protocol in ["foo", "websocket", "h2c", "TLS/1.3", "websocket, foo"] {
         let mut raw = Raw::connect(gateway.web());
         raw.send(format!(
@@ -436,7 +448,7 @@ fn d11_what_is_no_websocket_handshake_is_not_let_out() {
 #[test]
 fn d12_d14_connect_and_trace_are_not_served() {
     let origin = Origin::echo();
-    let mut gateway = Gateway::before(origin.address, ONE);
+    let mut gateway = plain(origin.address, ONE);
     let requests = [
         "CONNECT evil:443 HTTP/1.1\r\nHost: evil:443\r\n\r\n",
         "CONNECT t.test HTTP/1.1\r\nHost: t.test\r\n\r\n",

@@ -17,3 +17,5 @@ mod forwarding;
 mod harness;
 mod hops;
 mod leaving;
+mod streams;
+mod tunnels;

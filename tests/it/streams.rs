@@ -186,16 +186,40 @@ fn p14_ten_thousand_small_messages_on_one_stream_are_no_attack() {
         let head = rpc::call("/echo").body(()).expect("a head");
         let (answer, mut send) = sender.send_request(head, false).expect("sent");
         let writing = async {
+            let mut tick = tokio::time::interval(Duration::from_millis(1));
             for n in 0..10_000 {
-                send.send_data(Bytes::from_static(b"12345"), n == 9_999)
-                    .expect("sent");
-                tokio::task::yield_now().await;
+                if n % 10 == 0 {
+                    tick.tick().await;
+                }
+                let message = Bytes::from_static(b"12345");
+                send.send_data(message, n == 9_999).expect("sent");
             }
         };
         let (answer, ()) = tokio::join!(rpc::read(answer), writing);
         let answer = answer.expect("an answer");
         assert_eq!(answer.body.len(), 50_000);
         assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
+    });
+    gateway.assert_sound();
+}
+
+#[test]
+fn p06_clients_that_do_not_read_stop_nobody_else_on_the_shared_connection() {
+    let rpc = Rpc::start();
+    let mut gateway = before(&rpc, "");
+    let to = gateway.web();
+    rpc::runtime().block_on(async {
+        let mut stalled = Vec::new();
+        for _ in 0..16 {
+            let mut sender = rpc::connect(to).await;
+            let head = rpc::call("/large").body(()).expect("a head");
+            let (answer, _) = sender.send_request(head, true).expect("sent");
+            let answer = answer.await.expect("a head");
+            stalled.push((sender, answer));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let answer = rpc::unary(to, rpc::call("/echo"), b"hello").await;
+        assert_eq!(answer.expect("an answer").body, b"hello");
     });
     gateway.assert_sound();
 }

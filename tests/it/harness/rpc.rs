@@ -62,7 +62,12 @@ impl Rpc {
 
 async fn connection(stream: TcpStream, seen: Arc<Mutex<Seen>>) {
     stream.set_nodelay(true).expect("no delay");
-    let Ok(mut connection) = server::handshake(stream).await else {
+    let mut builder = server::Builder::new();
+    // Wide: h2 takes many small frames on a narrow connection for an attack.
+    builder
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(16 << 20);
+    let Ok(mut connection) = builder.handshake(stream).await else {
         return;
     };
     while let Some(Ok((request, answer))) = connection.accept().await {
@@ -125,6 +130,12 @@ async fn serve(
                 seen.resets.push((Instant::now(), reason));
             }
         }
+        "/large" => {
+            let mut send = answer.send_response(ok(), false).expect("sent");
+            drop(send.send_data(vec![0; 8 << 20].into(), true));
+            // Held until it is taken or given up.
+            drop(std::future::poll_fn(|cx| send.poll_reset(cx)).await);
+        }
         "/many" => {
             let mut send = answer.send_response(ok(), false).expect("sent");
             for _ in 0..10_000 {
@@ -154,7 +165,7 @@ pub async fn connect(to: SocketAddr) -> client::SendRequest<Bytes> {
     stream.set_nodelay(true).expect("no delay");
     let (sender, connection) = client::Builder::new()
         .initial_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
         .handshake(stream)
         .await
         .expect("a handshake");

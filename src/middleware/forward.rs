@@ -168,7 +168,7 @@ impl<F: Future<Output = Result<Response, GatewayError>>> Future for ForwardFutur
         let headers = response.headers_mut();
         let protocol = headers.get(header::UPGRADE).cloned().filter(|_| switching);
         settle_framing(headers)?;
-        hop::strip(headers);
+        hop::strip_answer(headers);
         if let Some(protocol) = protocol {
             upgrade(headers, protocol);
         }

@@ -69,7 +69,12 @@ impl Dispatch {
             .and_then(|()| admit::admit(parts, sketch, &self.conn, &self.listener))
         {
             Ok(_) if parts.uri.path() == "*" => refused(None, Some(ALLOW)),
-            Ok(host) => route(parts, &host, view),
+            Ok(host) => {
+                if sketch.has(Field::Hop) {
+                    hop::strip_named(&mut parts.headers);
+                }
+                route(parts, &host, view)
+            }
             Err((reason, violation)) => {
                 let cells = self.listener.metrics.of(self.worker.index);
                 cells.violations[violation as usize].inc();

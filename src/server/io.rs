@@ -102,8 +102,23 @@ impl<S> ClientIo<S> {
         }
     }
 
-    fn holds(&self) -> bool {
-        matches!(&self.inspect, Inspect::Heads(guard) if guard.holds())
+    /// Whether hyper gets nothing for now: a bad head has passed, or a request that asks to leave
+    /// HTTP is not answered yet. hyper asks again when it has answered.
+    fn holds(&mut self) -> bool {
+        let Inspect::Heads(guard) = &mut self.inspect else {
+            return false;
+        };
+        if self.pulse.ended() >= guard.heads() {
+            guard.stays();
+        }
+        guard.awaits() || guard.holds()
+    }
+
+    /// Bytes after a request that asks to leave HTTP: the next request, or a tunnel's.
+    fn put_back(&mut self, bytes: &[u8]) {
+        if matches!(&self.inspect, Inspect::Heads(guard) if guard.awaits()) && !bytes.is_empty() {
+            self.ahead = [bytes, &self.ahead].concat().into();
+        }
     }
 
     /// After a write: starts or stops the stall timer, and cuts a client that takes too little.
@@ -224,6 +239,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         let new = buf.filled().len() - before;
         let looked = this.look(&buf.filled()[before..]);
         let pass = looked.inspect_err(|_| this.pulse.blame())?;
+        this.put_back(&buf.filled()[before + pass..]);
         buf.set_filled(before + pass);
         if pass == 0 && new > 0 {
             return Poll::Pending;

@@ -24,6 +24,8 @@ pub(super) struct Pulse {
     header_timeout: Duration,
     idle_timeout: Duration,
     open: AtomicU32,
+    /// Requests that have ended.
+    ended: AtomicU64,
     /// The client has said something whole: a request, or the HTTP/2 preface.
     greeted: AtomicBool,
     /// Nanoseconds since `opened` when the last request ended.
@@ -45,6 +47,7 @@ impl Pulse {
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
             open: AtomicU32::new(0),
+            ended: AtomicU64::new(0),
             greeted: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
@@ -85,6 +88,7 @@ impl Pulse {
     pub(super) fn end(&self) {
         let open = self.open.load(Relaxed).saturating_sub(1);
         self.open.store(open, Relaxed);
+        self.ended.store(self.ended() + 1, Relaxed);
         if open == 0 {
             self.idle_since.store(self.elapsed(), Relaxed);
         }
@@ -93,6 +97,11 @@ impl Pulse {
     /// Requests begun and not ended.
     pub(super) fn open(&self) -> u32 {
         self.open.load(Relaxed)
+    }
+
+    /// Requests begun and ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.load(Relaxed)
     }
 
     /// The connection is to close as soon as it politely can.

@@ -15,3 +15,7 @@ mod docs;
 mod floor_plan;
 mod forwarding;
 mod harness;
+mod hops;
+mod leaving;
+mod streams;
+mod tunnels;

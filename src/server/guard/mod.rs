@@ -79,6 +79,8 @@ enum State {
     Length(u64),
     /// Inside a chunked body.
     Chunked(Chunks),
+    /// A request has passed that asks to leave HTTP; nothing passes until it is answered.
+    Leaving,
     /// A bad head has passed; nothing passes after it.
     Held,
     /// Framing is lost; hyper must find the fault, and a request it finds instead is refused.
@@ -115,7 +117,20 @@ impl Guard {
 
     /// Whether the last byte seen was the last of a request.
     pub fn between(&self) -> bool {
-        matches!(self.state, State::Head) && self.carry.is_empty()
+        matches!(self.state, State::Head | State::Leaving) && self.carry.is_empty()
+    }
+
+    /// Whether nothing passes until the last request is answered: what follows it is the next
+    /// request, or the first bytes of a tunnel.
+    pub fn awaits(&self) -> bool {
+        matches!(self.state, State::Leaving)
+    }
+
+    /// The request that asked to leave HTTP was answered and has not left: the next one follows.
+    pub fn stays(&mut self) {
+        if self.awaits() {
+            self.state = State::Head;
+        }
     }
 
     /// Whether nothing passes any more.
@@ -152,7 +167,7 @@ impl Guard {
                         rest.len()
                     }
                 },
-                State::Held => return Ok(at),
+                State::Held | State::Leaving => return Ok(at),
                 State::Lost => rest.len(),
             };
         }
@@ -207,6 +222,7 @@ impl Guard {
         self.blank = 0;
         self.state = match outcome {
             Ok(Framing::None | Framing::Length(0)) => State::Head,
+            Ok(Framing::Leaving) => State::Leaving,
             Ok(Framing::Length(length)) => State::Length(length),
             Ok(Framing::Chunked) => State::Chunked(Chunks::default()),
             Err(fault) => {

@@ -12,6 +12,7 @@ pub mod client;
 pub mod gateway;
 pub mod origin;
 pub mod parse;
+pub mod rpc;
 
 use std::time::{Duration, Instant};
 

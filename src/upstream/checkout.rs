@@ -58,8 +58,6 @@ impl Checkout<'_> {
         if let Some(permit) = self.upstream.caps.try_open() {
             return self.open(permit).await;
         }
-        // An idle connection that will not be used makes room for one that will.
-        self.pools.evict(&self.upstream.name);
         self.wait().await
     }
 
@@ -115,6 +113,10 @@ impl Checkout<'_> {
         let pool = &self.upstream.config.pool;
         let _place = self.upstream.caps.wait(pool.max_pending)?;
         let _waiting = self.pool.wait();
+        // An idle connection that will not be used makes room for one that will.
+        if !self.pools.evict(&self.upstream.name) {
+            self.upstream.caps.ask_for_room();
+        }
         let started = clock::now();
         let limit = pool.pending_timeout.value.0;
         let ticket = tokio::time::timeout(limit, self.ticket()).await;

@@ -9,7 +9,8 @@
 //! * `endpoint`, `eject`, `latency`, `balance`, `budget`: who is asked; pure but for `endpoint`
 //! * `resolve`, `health`: the control thread's part
 //! * `connect`, `tls`, `wire`, `pool`, `caps`, `checkout`: connections
-//! * `choose`, `send`, `framing`, `upload`, `answer`: one try; `retry`, `replay`: further ones
+//! * `choose`, `send`, `framing`, `upload`, `answer`, `record`: one try
+//! * `retry`, `replay`: further ones
 //! * `tunnel`: both ways after a 101
 //! * `status`: how it all stands, for people
 //!
@@ -34,6 +35,7 @@ mod framing;
 mod health;
 mod latency;
 mod pool;
+mod record;
 mod replay;
 mod resolve;
 mod status;

@@ -11,8 +11,8 @@ mod lent;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
@@ -62,7 +62,7 @@ impl WorkerPools {
         let mut pools = self.pools.lock();
         let new = || {
             let (metrics, caps) = (Arc::clone(&upstream.metrics), Arc::clone(&upstream.caps));
-            Arc::new(EndpointPool::new(self.worker, metrics, caps))
+            EndpointPool::start(self.worker, metrics, caps)
         };
         Arc::clone(pools.entry(key).or_insert_with(new))
     }
@@ -75,7 +75,7 @@ impl WorkerPools {
                 pool.close_idle(PoolClose::Drain);
             }
             pool.expire(now);
-            if pool.caps.is_awaited() {
+            if pool.caps.waiting() > 0 {
                 pool.evict();
             }
             // A pool that no stack and no lease holds and that is empty is forgotten.
@@ -83,11 +83,11 @@ impl WorkerPools {
         });
     }
 
-    /// Closes one idle connection of an upstream to make room for another.
-    pub(super) fn evict(&self, upstream: &str) {
+    /// Closes one idle connection of an upstream to make room for another; `false` if it has none.
+    pub(super) fn evict(&self, upstream: &str) -> bool {
         let pools = self.pools.lock();
         let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
-        of_it.any(|(_, pool)| pool.evict());
+        of_it.any(|(_, pool)| pool.evict())
     }
 
     /// Closes every connection that serves no request.
@@ -115,7 +115,15 @@ pub(super) struct EndpointPool {
     pub(super) opening: AtomicBool,
     in_flight: AtomicU32,
     latency: Mutex<Latency>,
+    /// Connections that came back while requests waited here and elsewhere.
+    returns: AtomicU32,
+    /// Closes an idle connection when another worker needs room. Ends with the pool.
+    giving: AbortHandle,
 }
+
+/// One in so many connections that come back goes to whoever has waited longest on any worker, so
+/// that no worker keeps all of them to itself.
+const SHARED_RETURN: u32 = 4;
 
 #[derive(Default)]
 struct Connections {
@@ -149,8 +157,10 @@ struct Shared {
 }
 
 impl EndpointPool {
-    fn new(worker: usize, metrics: Arc<UpstreamMetrics>, caps: Arc<Caps>) -> Self {
-        EndpointPool {
+    fn start(worker: usize, metrics: Arc<UpstreamMetrics>, caps: Arc<Caps>) -> Arc<Self> {
+        Arc::new_cyclic(|pool| EndpointPool {
+            giving: tokio::spawn(give_room(Weak::clone(pool), Arc::clone(&caps))).abort_handle(),
+            returns: AtomicU32::new(0),
             worker,
             metrics,
             connections: Mutex::default(),
@@ -162,7 +172,7 @@ impl EndpointPool {
             opening: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             latency: Mutex::default(),
-        }
+        })
     }
 
     /// This worker's numbers of the upstream.
@@ -278,10 +288,16 @@ impl EndpointPool {
     /// Closes one idle connection to make room for another; `false` if there was none.
     pub(super) fn evict(&self) -> bool {
         let mut connections = self.connections.lock();
-        if connections.idle.is_empty() {
-            return false;
-        }
-        connections.idle.remove(0).task.abort();
+        let task = if connections.idle.is_empty() {
+            let unused = |s: &Shared| s.streams.load(Relaxed) == 0;
+            let Some(at) = connections.shared.iter().position(unused) else {
+                return false;
+            };
+            connections.shared.swap_remove(at).task
+        } else {
+            connections.idle.remove(0).task
+        };
+        task.abort();
         self.cells().pool_idle.dec();
         self.closed(PoolClose::Cap);
         true
@@ -289,8 +305,9 @@ impl EndpointPool {
 
     fn keep(&self, idle: Idle, keep: Keep) {
         let mut connections = self.connections.lock();
-        let waited_for = self.waiting.load(Relaxed) > 0;
-        let room = connections.idle.len() < keep.max_idle && !keep.awaited;
+        let here = self.waiting.load(Relaxed);
+        let waited_for = here > 0 && !(keep.awaited > here && self.is_shared_return());
+        let room = connections.idle.len() < keep.max_idle && keep.awaited == 0;
         if waited_for || room {
             connections.idle.push(idle);
             self.cells().pool_idle.inc();
@@ -299,6 +316,12 @@ impl EndpointPool {
             idle.task.abort();
             self.closed(PoolClose::Cap);
         }
+    }
+
+    fn is_shared_return(&self) -> bool {
+        let nth = self.returns.load(Relaxed).wrapping_add(1);
+        self.returns.store(nth, Relaxed);
+        nth.is_multiple_of(SHARED_RETURN)
     }
 
     fn expire(&self, now: Instant) {
@@ -344,6 +367,28 @@ impl EndpointPool {
     fn is_empty(&self) -> bool {
         let connections = self.connections.lock();
         connections.idle.is_empty() && connections.shared.is_empty()
+    }
+}
+
+impl Drop for EndpointPool {
+    fn drop(&mut self) {
+        self.giving.abort();
+    }
+}
+
+/// Closes one idle connection each time another worker asks for room.
+async fn give_room(pool: Weak<EndpointPool>, caps: Arc<Caps>) {
+    loop {
+        caps.room_asked_for().await;
+        let Some(pool) = pool.upgrade() else {
+            return;
+        };
+        while caps.take_on() {
+            if !pool.evict() {
+                caps.put_back();
+                break;
+            }
+        }
     }
 }
 

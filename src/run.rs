@@ -14,15 +14,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::{mpsc, oneshot};
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::admin::{self, ReloadOutcome, ReloadReport, Scope};
 use crate::chance::Chance;
-use crate::config::{AccessConfig, Config, Loaded, LogFormat, LogLevel};
+use crate::config::{Config, Loaded, LogFormat};
 use crate::control::Control;
 use crate::plan::stack::Kit;
 use crate::plan::{Plan, SharedPlan, compile};
-use crate::reload::{Cause, Reload, Source};
+use crate::reload::{Cause, Reload, Source, access_settings, level};
 use crate::server::drain::Signal;
 use crate::server::signals::{Asked, Signals};
 use crate::server::tunnels::LocalTunnels;
@@ -73,32 +72,6 @@ pub fn serve(
     // A name that is being looked up must not hold up the end.
     runtime.shutdown_background();
     outcome
-}
-
-/// The settings of the access log.
-pub fn access_settings(config: &Config) -> access::Settings {
-    let AccessConfig { to, sample } = &config.log.access;
-    let to = match to.value.as_str() {
-        "off" => None,
-        "stdout" => Some(access::Target::Stdout),
-        "stderr" => Some(access::Target::Stderr),
-        path => Some(access::Target::File(path.into())),
-    };
-    access::Settings {
-        to,
-        sample: sample.value,
-    }
-}
-
-/// The log level of a config.
-pub fn level(config: &Config) -> LevelFilter {
-    match config.log.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    }
 }
 
 fn start_diagnostics(config: &Config) -> Option<Diagnostics> {

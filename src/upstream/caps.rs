@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{GatewayError, Reason};
@@ -55,9 +56,9 @@ impl Caps {
         self.asked.notify_waiters();
     }
 
-    /// Waits until room is asked for.
-    pub(super) async fn room_asked_for(&self) {
-        self.asked.notified().await;
+    /// Is ready once room is asked for after this call.
+    pub(super) fn room_asked_for(&self) -> Notified<'_> {
+        self.asked.notified()
     }
 
     /// Takes on what was asked for, if nobody has yet.

@@ -7,12 +7,13 @@
 //! streams the other side allows. No lock is held across an await, and none is contended: only
 //! this worker takes them.
 
+mod give;
 mod lent;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
@@ -27,14 +28,18 @@ use super::endpoint::Endpoint;
 use super::latency::Latency;
 use crate::message::Body;
 use crate::telemetry::handles::{PoolClose, UpstreamCells, UpstreamMetrics};
+use give::Givers;
 pub(super) use lent::{InFlight, Keep, LentH1, LentH2, Waiting};
 
 /// This worker's connections to every upstream.
 pub struct WorkerPools {
     /// The worker.
     pub worker: usize,
-    pools: Mutex<HashMap<Key, Arc<EndpointPool>, foldhash::fast::RandomState>>,
+    pools: Arc<Pools>,
+    givers: Givers,
 }
+
+type Pools = Mutex<HashMap<Key, Arc<EndpointPool>, foldhash::fast::RandomState>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -48,7 +53,8 @@ impl WorkerPools {
     pub fn new(worker: usize) -> Self {
         WorkerPools {
             worker,
-            pools: Mutex::default(),
+            pools: Arc::default(),
+            givers: Givers::default(),
         }
     }
 
@@ -62,7 +68,9 @@ impl WorkerPools {
         let mut pools = self.pools.lock();
         let new = || {
             let (metrics, caps) = (Arc::clone(&upstream.metrics), Arc::clone(&upstream.caps));
-            EndpointPool::start(self.worker, metrics, caps)
+            self.givers
+                .begin(&upstream.name, &upstream.caps, &self.pools);
+            Arc::new(EndpointPool::new(self.worker, metrics, caps))
         };
         Arc::clone(pools.entry(key).or_insert_with(new))
     }
@@ -70,6 +78,7 @@ impl WorkerPools {
     /// Closes idle and aged connections, and those of upstreams that `keep` does not know. Called
     /// about once a second by the worker.
     pub fn housekeep(&self, now: Instant, keep: impl Fn(&str) -> bool) {
+        self.givers.retain(&keep);
         self.pools.lock().retain(|key, pool| {
             if !keep(&key.upstream) {
                 pool.close_idle(PoolClose::Drain);
@@ -85,9 +94,7 @@ impl WorkerPools {
 
     /// Closes one idle connection of an upstream to make room for another; `false` if it has none.
     pub(super) fn evict(&self, upstream: &str) -> bool {
-        let pools = self.pools.lock();
-        let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
-        of_it.any(|(_, pool)| pool.evict())
+        evict(&self.pools, upstream)
     }
 
     /// Closes every connection that serves no request.
@@ -96,6 +103,12 @@ impl WorkerPools {
             pool.close_idle(PoolClose::Drain);
         }
     }
+}
+
+fn evict(pools: &Pools, upstream: &str) -> bool {
+    let pools = pools.lock();
+    let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
+    of_it.any(|(_, pool)| pool.evict())
 }
 
 /// One endpoint's connections on one worker.
@@ -117,8 +130,6 @@ pub(super) struct EndpointPool {
     latency: Mutex<Latency>,
     /// Connections that came back while requests waited here and elsewhere.
     returns: AtomicU32,
-    /// Closes an idle connection when another worker needs room. Ends with the pool.
-    giving: AbortHandle,
 }
 
 /// One in so many connections that come back goes to whoever has waited longest on any worker, so
@@ -157,9 +168,8 @@ struct Shared {
 }
 
 impl EndpointPool {
-    fn start(worker: usize, metrics: Arc<UpstreamMetrics>, caps: Arc<Caps>) -> Arc<Self> {
-        Arc::new_cyclic(|pool| EndpointPool {
-            giving: tokio::spawn(give_room(Weak::clone(pool), Arc::clone(&caps))).abort_handle(),
+    fn new(worker: usize, metrics: Arc<UpstreamMetrics>, caps: Arc<Caps>) -> Self {
+        EndpointPool {
             returns: AtomicU32::new(0),
             worker,
             metrics,
@@ -172,7 +182,7 @@ impl EndpointPool {
             opening: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             latency: Mutex::default(),
-        })
+        }
     }
 
     /// This worker's numbers of the upstream.
@@ -367,28 +377,6 @@ impl EndpointPool {
     fn is_empty(&self) -> bool {
         let connections = self.connections.lock();
         connections.idle.is_empty() && connections.shared.is_empty()
-    }
-}
-
-impl Drop for EndpointPool {
-    fn drop(&mut self) {
-        self.giving.abort();
-    }
-}
-
-/// Closes one idle connection each time another worker asks for room.
-async fn give_room(pool: Weak<EndpointPool>, caps: Arc<Caps>) {
-    loop {
-        caps.room_asked_for().await;
-        let Some(pool) = pool.upgrade() else {
-            return;
-        };
-        while caps.take_on() {
-            if !pool.evict() {
-                caps.put_back();
-                break;
-            }
-        }
     }
 }
 

@@ -15,3 +15,6 @@ mod docs;
 mod floor_plan;
 mod forwarding;
 mod harness;
+mod kill;
+mod retries;
+mod upstream_answers;

@@ -43,6 +43,8 @@ mod tls;
 mod upload;
 mod wire;
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -108,6 +110,13 @@ impl Upstream {
 
     fn retry(&self) -> Option<&RetryConfig> {
         self.config.retry.on()
+    }
+
+    /// What tells its connections from those of other upstreams, endpoint by endpoint.
+    fn endpoints(&self) -> HashSet<(SocketAddr, u64)> {
+        let set = self.live.set();
+        let key = |e: &Arc<Endpoint>| (e.address, self.identity_of(e));
+        set.endpoints.iter().map(key).collect()
     }
 
     /// A hash of all that makes connections to this endpoint unequal but its address.

@@ -10,7 +10,7 @@
 mod give;
 mod lent;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -75,13 +75,21 @@ impl WorkerPools {
         Arc::clone(pools.entry(key).or_insert_with(new))
     }
 
-    /// Closes idle and aged connections, and those of upstreams that `keep` does not know. Called
-    /// about once a second by the worker.
-    pub fn housekeep(&self, now: Instant, keep: impl Fn(&str) -> bool) {
-        self.givers.retain(&keep);
+    /// Closes idle and aged connections, and those to endpoints that are in no upstream any more.
+    /// Called about once a second by the worker.
+    pub fn housekeep(&self, now: Instant, upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>) {
+        self.givers.retain(|name| upstreams.contains_key(name));
+        let mut known: HashMap<&str, HashSet<(SocketAddr, u64)>> = HashMap::new();
         self.pools.lock().retain(|key, pool| {
-            if !keep(&key.upstream) {
-                pool.close_idle(PoolClose::Drain);
+            if !pool.is_empty() {
+                let upstream = upstreams.get_key_value(&key.upstream);
+                let in_use = upstream.is_some_and(|(name, upstream)| {
+                    let endpoints = known.entry(name).or_insert_with(|| upstream.endpoints());
+                    endpoints.contains(&(key.address, key.identity))
+                });
+                if !in_use {
+                    pool.close_idle(PoolClose::Drain);
+                }
             }
             pool.expire(now);
             if pool.caps.waiting() > 0 {

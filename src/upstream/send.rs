@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tower::Service;
@@ -250,7 +251,13 @@ fn answered(
         };
     }
     ending.reusable &= framing::judge(&mut response, to_head)?;
-    Ok((response.map(Body::from_upstream), Some(ending)))
+    let response = response.map(Body::from_upstream);
+    if response.status() == http::StatusCode::RESET_CONTENT && !response.body().is_end_stream() {
+        // It has no content (RFC 9110 15.3.6): what came goes with its connection.
+        ending.reusable = false;
+        return Ok((framing::without_body(response), Some(ending)));
+    }
+    Ok((response, Some(ending)))
 }
 
 /// When a wait for headers ends, and what it is called then.

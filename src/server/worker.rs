@@ -102,8 +102,7 @@ impl Worker {
     /// Housekeeping, about once a second.
     pub fn every_second(&self, now: Instant) {
         let view = self.view();
-        self.pools
-            .housekeep(now, |upstream| view.plan.upstreams.contains_key(upstream));
+        self.pools.housekeep(now, &view.plan.upstreams);
         if let Some(access) = &self.kit.access {
             access.flush();
         }

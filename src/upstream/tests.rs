@@ -1,5 +1,6 @@
 //! One worker's client against raw sockets: pool, send and retry together.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -483,7 +484,7 @@ async fn a_reload_keeps_standings_and_connections_of_what_did_not_change() {
     assert!(new.upstream.live.set().endpoints[0].standing.is_unhealthy());
     new.get().await.expect("panic mode still asks it");
     assert_eq!(origin.connections.load(SeqCst), 1);
-    new.pools.housekeep(now, |_| false);
+    new.pools.housekeep(now, &BTreeMap::new());
     assert_eq!(new.metrics.of(0).pool_idle.get(), 0);
 }
 

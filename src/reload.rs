@@ -78,6 +78,8 @@ pub struct Reload {
     pub diagnostics: Option<Diagnostics>,
     keepers: Keepers,
     retired: Vec<Arc<Plan>>,
+    /// What was read last and found good: in force, or the same but for comments and layout.
+    loaded: Arc<Loaded>,
     /// What the last refusal said, so that a file that stays bad is told once.
     refused: Option<String>,
 }
@@ -96,7 +98,7 @@ impl Reload {
         let plan = shared.load();
         keepers.follow(&plan);
         applied(&metrics, &plan);
-        let retired = Vec::new();
+        let (retired, loaded) = (Vec::new(), plan.loaded.clone());
         Reload {
             source,
             shared,
@@ -106,6 +108,7 @@ impl Reload {
             diagnostics,
             keepers,
             retired,
+            loaded,
             refused: None,
         }
     }
@@ -115,7 +118,7 @@ impl Reload {
         let Some(top) = self.source.path() else {
             return Vec::new();
         };
-        let loaded = self.shared.load().loaded.clone();
+        let loaded = &self.loaded;
         let folder = top.parent().unwrap_or(Path::new(""));
         let named = loaded.files.iter().map(|(path, _)| folder.join(path));
         let patterns = loaded
@@ -140,8 +143,11 @@ impl Reload {
         let refusal = (report.outcome == ReloadOutcome::Rejected
             || report.outcome == ReloadOutcome::NeedsRestart)
             .then(|| report.message.clone());
-        let old_news = report.outcome == ReloadOutcome::Unchanged
-            || (refusal.is_some() && refusal == self.refused);
+        // a bad file that was taken back is news, though the config is the one in force
+        let old_news = match report.outcome {
+            ReloadOutcome::Applied => false,
+            _ => refusal == self.refused,
+        };
         self.refused = refusal;
         if cause == Cause::Noticed && old_news {
             return None;
@@ -157,14 +163,14 @@ impl Reload {
             .source
             .load()
             .map_err(|invalid| rejected(&invalid.problems, &invalid.sources))?;
-        if loaded.hash == old.hash {
-            return Ok(report(
-                ReloadOutcome::Unchanged,
-                "nothing has changed",
-                Vec::new(),
-            ));
+        if loaded.hash == self.loaded.hash {
+            return Ok(unchanged("nothing has changed"));
         }
         let changes = diff(&old.loaded, &loaded);
+        if changes.is_empty() {
+            self.loaded = Arc::new(loaded);
+            return Ok(unchanged("nothing has changed that is acted on"));
+        }
         if let Some(keys) = needs_restart(&changes) {
             let message = format!("{keys} can only change with a restart; nothing was applied");
             return Err(report(ReloadOutcome::NeedsRestart, message, Vec::new()));
@@ -178,6 +184,7 @@ impl Reload {
         let retired = self.shared.swap(plan.clone());
         self.server.commit(prepared);
         self.keepers.follow(&plan);
+        self.loaded = plan.loaded.clone();
         self.follow_log(&plan.loaded.config);
         self.forget_names(&plan);
         applied(&self.metrics, &plan);
@@ -259,6 +266,10 @@ fn applied(metrics: &Metrics, plan: &Plan) {
         .set(i64::try_from(now).unwrap_or(i64::MAX));
     cells.last_success.set(1);
     *cells.hash.lock() = format!("{:016x}", plan.hash);
+}
+
+fn unchanged(message: &str) -> ReloadReport {
+    report(ReloadOutcome::Unchanged, message, Vec::new())
 }
 
 fn report(

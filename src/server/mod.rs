@@ -288,8 +288,7 @@ fn prepare(
     workers: usize,
 ) -> Result<Prepared, Problems> {
     let stays = |listener: &ListenerPlan| {
-        let same =
-            |b: &Bound| b.configured == listener.address && b.clients == clients(listener);
+        let same = |b: &Bound| b.configured == listener.address && b.clients == clients(listener);
         bound.get(&listener.name).is_some_and(same)
     };
     let mut problems = Problems::new();

@@ -5,6 +5,7 @@
 #![allow(missing_docs, reason = "tests are named for what must hold")]
 #![allow(unreachable_pub, reason = "one binary, nobody outside")]
 
+mod acceptance;
 mod config;
 mod forwarding;
 mod harness;

@@ -211,7 +211,9 @@ impl Gateway {
             self.stderr()
         );
         let metrics = self.metrics();
-        let mut panics = metrics.iter().filter(|(name, _)| name.contains("reason=\"panic\""));
+        let mut panics = metrics
+            .iter()
+            .filter(|(name, _)| name.contains("reason=\"panic\""));
         assert!(panics.all(|(_, count)| *count == 0.0), "{}", self.stderr());
     }
 

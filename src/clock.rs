@@ -8,11 +8,13 @@ use std::time::{Instant, SystemTime};
 
 /// Monotonic now. About 25 ns; take it once and pass it on.
 #[inline]
+#[expect(clippy::disallowed_methods, reason = "the one clock")]
 pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
 /// Wall-clock now, for dates.
+#[expect(clippy::disallowed_methods, reason = "the one calendar")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }

@@ -1,4 +1,5 @@
 //! The binary: an allocator, the command line, an exit code. Everything else is the library's.
+//! No other file may set an allocator or end the process with a code.
 
 use std::process::ExitCode;
 

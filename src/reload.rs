@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::task::AbortHandle;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::admin::{ReloadOutcome, ReloadReport};
 use crate::clock;
 use crate::config::diff::{Diff, diff};
 use crate::config::load::{self, Invalid};
-use crate::config::{Config, Loaded};
+use crate::config::{AccessConfig, Config, Loaded, LogLevel};
 use crate::plan::{Plan, SharedPlan, compile};
 use crate::problem::{Problems, Sources};
 use crate::server::Server;
@@ -217,9 +218,9 @@ impl Reload {
     }
 
     fn follow_log(&self, config: &Config) {
-        self.access.apply(&crate::run::access_settings(config));
+        self.access.apply(&access_settings(config));
         if let Some(diagnostics) = &self.diagnostics {
-            diagnostics.set_level(crate::run::level(config));
+            diagnostics.set_level(level(config));
         }
     }
 
@@ -239,11 +240,39 @@ impl Reload {
         }
     }
 
-    /// Drops plans that no worker holds any more, here and off the request path.
-    pub fn drop_retired(&mut self) {
+    /// Drops plans that no worker holds any more, here and off the request path. Says how many
+    /// are left.
+    pub fn drop_retired(&mut self) -> usize {
         self.retired.retain(|plan| Arc::strong_count(plan) > 1);
         let held = i64::try_from(self.retired.len() + 1).unwrap_or(i64::MAX);
         self.metrics.config.plans.set(held);
+        self.retired.len()
+    }
+}
+
+/// The settings of the access log.
+pub fn access_settings(config: &Config) -> access::Settings {
+    let AccessConfig { to, sample } = &config.log.access;
+    let to = match to.value.as_str() {
+        "off" => None,
+        "stdout" => Some(access::Target::Stdout),
+        "stderr" => Some(access::Target::Stderr),
+        path => Some(access::Target::File(path.into())),
+    };
+    access::Settings {
+        to,
+        sample: sample.value,
+    }
+}
+
+/// The log level of a config.
+pub fn level(config: &Config) -> LevelFilter {
+    match config.log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     }
 }
 

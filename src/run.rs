@@ -14,15 +14,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::{mpsc, oneshot};
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::admin::{self, ReloadOutcome, ReloadReport, Scope};
 use crate::chance::Chance;
-use crate::config::{AccessConfig, Config, Loaded, LogFormat, LogLevel};
+use crate::config::{Config, Loaded, LogFormat};
 use crate::control::Control;
 use crate::plan::stack::Kit;
 use crate::plan::{Plan, SharedPlan, compile};
-use crate::reload::{Cause, Reload, Source};
+use crate::reload::{Cause, Reload, Source, access_settings, level};
 use crate::server::drain::Signal;
 use crate::server::signals::{Asked, Signals};
 use crate::server::tunnels::LocalTunnels;
@@ -36,6 +35,8 @@ use crate::watch::Watch;
 
 /// Names among the endpoints are waited for this long before the first request is taken.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// How often retired plans are looked after, while there are any.
+const RETIRE: Duration = Duration::from_secs(1);
 /// The access log may take this long to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -73,32 +74,6 @@ pub fn serve(
     // A name that is being looked up must not hold up the end.
     runtime.shutdown_background();
     outcome
-}
-
-/// The settings of the access log.
-pub fn access_settings(config: &Config) -> access::Settings {
-    let AccessConfig { to, sample } = &config.log.access;
-    let to = match to.value.as_str() {
-        "off" => None,
-        "stdout" => Some(access::Target::Stdout),
-        "stderr" => Some(access::Target::Stderr),
-        path => Some(access::Target::File(path.into())),
-    };
-    access::Settings {
-        to,
-        sample: sample.value,
-    }
-}
-
-/// The log level of a config.
-pub fn level(config: &Config) -> LevelFilter {
-    match config.log.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    }
 }
 
 fn start_diagnostics(config: &Config) -> Option<Diagnostics> {
@@ -210,6 +185,7 @@ impl Process {
     async fn live(mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let mut watch = Watch::new();
         loop {
+            let retired = self.reload.drop_retired();
             let files = self.reload.files();
             watch.follow(files.iter().map(PathBuf::as_path));
             tokio::select! {
@@ -226,6 +202,7 @@ impl Process {
                     self.reload(Cause::Asked, all);
                 }
                 () = watch.changed(), if !files.is_empty() => self.noticed().await,
+                () = tokio::time::sleep(RETIRE), if retired > 0 => {}
                 lost = self.reload.server.worker_lost() => bail!("worker {lost} is lost"),
             }
         }

@@ -1,4 +1,5 @@
 //! A route in a line, for the table of `weir check` and the status page.
+//! Words for people only: nothing may read them back.
 
 use super::{MatchConfig, RouteConfig};
 

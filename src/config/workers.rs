@@ -1,4 +1,5 @@
 //! How `server.workers` is read: `"auto"`, `4` or `"4"`.
+//! A string is admitted so that `"${WEIR_WORKERS:-auto}"` can stand there.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,5 @@
 //! The three origins of the demo, and the address of one that is down.
+//! They listen on loopback, on free ports, and know nothing of Weir.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

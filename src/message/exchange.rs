@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
+use super::sketch::Sketch;
 use crate::error::Reason;
 
 /// One client connection.
@@ -80,6 +81,8 @@ pub struct Exchange {
     pub client: IpAddr,
     /// The request id: kept from a trusted peer, else made.
     pub id: HeaderValue,
+    /// Which fields its head came with.
+    pub sketch: Sketch,
     /// The route's `timeout`: from the request's last byte to the response headers.
     pub timeout: Duration,
     received: AtomicU64,
@@ -110,6 +113,7 @@ impl Exchange {
         started: Instant,
         client: IpAddr,
         id: HeaderValue,
+        sketch: Sketch,
         timeout: Duration,
     ) -> Self {
         Exchange {
@@ -117,6 +121,7 @@ impl Exchange {
             started,
             client,
             id,
+            sketch,
             timeout,
             received: AtomicU64::new(0),
             uploading: AtomicBool::new(false),

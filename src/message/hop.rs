@@ -11,7 +11,6 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// The client address, as appended hop by hop.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -37,23 +36,32 @@ const PROTECTED: [&str; 12] = [
     "cache-control",
 ];
 
-fn is_hop(name: &HeaderName) -> bool {
+/// Hop-by-hop, by name (RFC 9110 7.6.1, RFC 9113 3.1).
+pub fn is_hop(name: &str) -> bool {
     matches!(
-        *name,
-        header::CONNECTION
-            | header::TRANSFER_ENCODING
-            | header::UPGRADE
-            | header::TE
-            | header::TRAILER
-            | header::PROXY_AUTHENTICATE
-            | header::PROXY_AUTHORIZATION
-    ) || *name == KEEP_ALIVE
-        || *name == PROXY_CONNECTION
-        || name.as_str() == "http2-settings"
+        name,
+        "te" | "trailer"
+            | "upgrade"
+            | "connection"
+            | "keep-alive"
+            | "http2-settings"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+    )
+}
+
+/// A field in which a peer speaks of the client.
+pub fn is_claim(name: &str) -> bool {
+    match name.as_bytes().first() {
+        Some(b'x' | b'f' | b't') => name.starts_with("x-forwarded-") || IDENTITY.contains(&name),
+        _ => false,
+    }
 }
 
 /// A name that only repeats a field of framing or forwarding with `_` for `-`.
-fn is_look_alike(name: &str) -> bool {
+pub fn is_look_alike(name: &str) -> bool {
     if !name.contains('_') {
         return false;
     }
@@ -66,25 +74,45 @@ fn is_look_alike(name: &str) -> bool {
 
 /// Takes the hop-by-hop fields off. `TE: trailers` stays, since gRPC needs it.
 pub fn strip(headers: &mut HeaderMap) {
-    let found = headers
-        .keys()
-        .any(|name| is_hop(name) || is_look_alike(name.as_str()));
+    let gone = |name: &str| is_hop(name) || is_look_alike(name);
+    let (mut found, mut usual) = (false, true);
+    for name in headers.keys() {
+        if gone(name.as_str()) {
+            found = true;
+            let only = [header::CONNECTION, KEEP_ALIVE, header::TRANSFER_ENCODING];
+            usual &= only.contains(name);
+        }
+    }
     if !found {
+        return;
+    }
+    if usual && names_nothing(headers) {
+        headers.remove(header::CONNECTION);
+        headers.remove(KEEP_ALIVE);
+        headers.remove(header::TRANSFER_ENCODING);
         return;
     }
     let named = connection_options(headers);
     let trailers = headers.get_all(header::TE).iter().any(accepts_trailers);
-    let drop: Vec<HeaderName> = headers
+    let drop = headers
         .keys()
-        .filter(|name| is_hop(name) || is_look_alike(name.as_str()) || named.contains(*name))
-        .cloned()
-        .collect();
-    for name in drop {
+        .filter(|name| gone(name.as_str()) || named.contains(*name));
+    for name in drop.cloned().collect::<Vec<_>>() {
         headers.remove(name);
     }
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Connection speaks of the connection alone, as it mostly does.
+fn names_nothing(headers: &HeaderMap) -> bool {
+    let alone = |v: &HeaderValue| {
+        [&b"keep-alive"[..], b"close"]
+            .iter()
+            .any(|word| v.as_bytes().eq_ignore_ascii_case(word))
+    };
+    headers.get_all(header::CONNECTION).iter().all(alone)
 }
 
 fn accepts_trailers(te: &HeaderValue) -> bool {
@@ -127,10 +155,9 @@ pub fn connection_has(headers: &HeaderMap, option: &str) -> bool {
 pub fn scrub_trailers(trailers: &mut HeaderMap) {
     let bad = |name: &HeaderName| {
         let text = name.as_str();
-        is_hop(name)
+        is_hop(text)
             || is_look_alike(text)
-            || text.starts_with("x-forwarded-")
-            || IDENTITY.contains(&text)
+            || is_claim(text)
             || PROTECTED.contains(&text)
             || matches!(
                 *name,
@@ -167,29 +194,31 @@ pub struct Hop<'a> {
     pub scheme: &'static str,
 }
 
-/// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) in our name.
-pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>) {
-    if !hop.trusted {
+/// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) in our name. `claims`: whether
+/// the request has such fields already.
+pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
+    if claims && !hop.trusted {
         drop_claims(headers);
     }
-    append(headers, &X_FORWARDED_FOR, hop.peer_text);
     let host = headers.get(header::HOST).cloned();
-    append(headers, &header::FORWARDED, &forwarded(hop, host.as_ref()));
-    headers
-        .entry(X_FORWARDED_PROTO)
-        .or_insert_with(|| HeaderValue::from_static(hop.scheme));
-    if let Some(host) = host {
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
+    let value = forwarded(hop, host.as_ref());
+    let scheme = HeaderValue::from_static(hop.scheme);
+    if claims && hop.trusted {
+        append(headers, &X_FORWARDED_FOR, hop.peer_text);
+        append(headers, &header::FORWARDED, &value);
+        headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
+        host.map(|host| headers.entry(X_FORWARDED_HOST).or_insert(host).len());
+    } else {
+        headers.insert(X_FORWARDED_FOR, hop.peer_text.clone());
+        headers.insert(header::FORWARDED, value);
+        headers.insert(X_FORWARDED_PROTO, scheme);
+        host.map(|host| headers.insert(X_FORWARDED_HOST, host));
     }
 }
 
 /// Takes off what an untrusted peer says about itself.
 fn drop_claims(headers: &mut HeaderMap) {
-    let claim = |name: &str| {
-        (name.starts_with("x-") || name.starts_with('f') || name.starts_with('t'))
-            && (name.starts_with("x-forwarded-") || IDENTITY.contains(&name))
-    };
-    while let Some(name) = headers.keys().find(|name| claim(name.as_str())).cloned() {
+    while let Some(name) = headers.keys().find(|name| is_claim(name.as_str())).cloned() {
         headers.remove(name);
     }
 }
@@ -339,6 +368,7 @@ mod tests {
                 trusted,
                 scheme: "https",
             },
+            true,
         );
     }
 

@@ -7,11 +7,13 @@
 //! * `body`: the one body type, streaming by default
 //! * `exchange`: connection facts, request facts, notes for the log
 //! * `target`: one canonical path and host, decided once
+//! * `sketch`: which fields are there that some layer looks for
 //! * `hop`: hop-by-hop fields, Via, Forwarded and X-Forwarded-*
 
 pub mod body;
 pub mod exchange;
 pub mod hop;
+pub mod sketch;
 pub mod target;
 
 pub use body::Body;

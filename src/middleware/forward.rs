@@ -18,10 +18,14 @@ use tower::{Layer, Service};
 
 use crate::error::{GatewayError, Reason};
 use crate::message::exchange::Upgrading;
+use crate::message::sketch::Field;
 use crate::message::{Request, Response, exchange, hop};
 
 /// How often our name may stand in Via.
 const MOST_VIA: usize = 8;
+
+/// How many fields a request gets here.
+const ADDED: usize = 5;
 
 /// What stands in Via, made once.
 #[derive(Debug)]
@@ -83,28 +87,34 @@ impl<S> Forward<S> {
         };
         let upgrading = request.extensions().get::<Upgrading>().cloned();
         let exchange = exchange::of(request).cloned();
+        let has = |field| exchange.as_ref().is_none_or(|e| e.sketch.has(field));
         let headers = request.headers_mut();
-        if headers.contains_key(header::VIA)
-            && hop::via_count(headers, &self.signature.identity) >= MOST_VIA
-        {
+        let passed = if has(Field::Via) {
+            hop::via_count(headers, &self.signature.identity)
+        } else {
+            0
+        };
+        if passed >= MOST_VIA {
             return Err(Reason::Loop);
         }
-        hop::strip(headers);
-        headers.remove(header::EXPECT);
+        if has(Field::Hop) {
+            hop::strip(headers);
+        }
+        if has(Field::Expect) {
+            headers.remove(header::EXPECT);
+        }
+        headers.reserve(ADDED);
         headers.append(header::VIA, via.clone());
-        if let Some(exchange) = exchange {
+        if let Some(exchange) = &exchange {
             let conn = &exchange.conn;
             let (peer, peer_text, trusted) = (conn.peer, &conn.peer_text, conn.trusted);
-            let scheme = conn.scheme();
-            hop::set_forwarded(
-                headers,
-                hop::Hop {
-                    peer,
-                    peer_text,
-                    trusted,
-                    scheme,
-                },
-            );
+            let hop = hop::Hop {
+                peer,
+                peer_text,
+                trusted,
+                scheme: conn.scheme(),
+            };
+            hop::set_forwarded(headers, hop, has(Field::Claim));
         }
         if let Some(Upgrading(protocol)) = upgrading {
             upgrade(headers, protocol);

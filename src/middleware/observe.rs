@@ -98,14 +98,14 @@ where
             cells.in_flight.inc();
             cells.method(request.method());
             self.observer.worker_cells().requests_in_flight.inc();
-            Watch {
+            Box::new(Watch {
                 observer: self.observer.clone(),
                 asked: Asked::of(&request),
                 exchange,
                 answer: None,
                 sent: 0,
                 over: false,
-            }
+            })
         });
         ObserveFuture {
             inner: self.inner.call(request),
@@ -248,7 +248,7 @@ pin_project! {
     pub struct ObserveFuture<F> {
         #[pin]
         inner: F,
-        watch: Option<Watch>,
+        watch: Option<Box<Watch>>,
     }
 }
 
@@ -278,7 +278,7 @@ pin_project! {
     struct Watched {
         #[pin]
         inner: Body,
-        watch: Watch,
+        watch: Box<Watch>,
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower::Service;
-use tower::util::Oneshot;
 
 use crate::chance::Chance;
 use crate::error::GatewayError;
@@ -65,14 +64,15 @@ where
 {
     type Response = Response;
     type Error = GatewayError;
-    type Future = Oneshot<S, Request>;
+    type Future = S::Future;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), GatewayError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        Oneshot::new(self.choose().clone(), request)
+        // A way to an upstream waits inside `call`: it is always ready.
+        self.choose().clone().call(request)
     }
 }
 

@@ -1,3 +1,5 @@
+//! Precedence, refusals of ambiguity, and look-ups, over small route tables.
+
 use super::*;
 
 fn routes(text: &str) -> Vec<RouteConfig> {

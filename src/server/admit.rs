@@ -14,6 +14,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{Method, Version};
 
 use crate::error::Reason;
+use crate::message::sketch::{Field, Sketch};
 use crate::message::{Conn, target};
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::handles::Violation;
@@ -26,10 +27,19 @@ const LONGEST_METHOD: usize = 32;
 
 /// Checks a head and brings it into canonical form. Gives the host it is for: lower case, without
 /// port; empty for an HTTP/1.0 request that names none.
-pub fn admit(parts: &mut Parts, conn: &Conn, listener: &ListenerPlan) -> Result<String, Refused> {
+pub fn admit(
+    parts: &mut Parts,
+    sketch: Sketch,
+    conn: &Conn,
+    listener: &ListenerPlan,
+) -> Result<String, Refused> {
     method(&parts.method)?;
-    transfer_coding(&parts.headers, parts.version)?;
-    expectation(&parts.headers)?;
+    if sketch.has(Field::TransferEncoding) {
+        transfer_coding(&parts.headers, parts.version)?;
+    }
+    if sketch.has(Field::Expect) {
+        expectation(&parts.headers)?;
+    }
     let host = host(parts, conn)?;
     if let Some(name) = conn.tls.as_ref().and_then(|tls| tls.server_name.as_deref())
         && let Some(tls) = &listener.tls

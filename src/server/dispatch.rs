@@ -4,8 +4,6 @@
 //! through the `_none` route, so that it is counted, logged and answered like any other. Nothing
 //! is awaited here: the future is the stack's own.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -13,7 +11,6 @@ use http::HeaderValue;
 use http::request::Parts;
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tower::ServiceExt;
 
 use super::admit::{self, Refused};
 use super::guard::Verdict;
@@ -21,11 +18,13 @@ use super::worker::{View, Worker};
 use crate::clock;
 use crate::error::{GatewayError, Reason};
 use crate::message::exchange::BodyIdle;
+use crate::message::sketch::{Field, Sketch};
 use crate::message::{Body, Conn, Exchange, Request, Response, hop};
 use crate::middleware::refuse::Refusal;
 use crate::middleware::request_id;
 use crate::plan::listener::ListenerPlan;
 use crate::plan::router::{Found, Question};
+use crate::plan::stack::Answering;
 
 /// What is allowed everywhere that TRACE and CONNECT are not.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -64,10 +63,10 @@ impl Dispatch {
         }
     }
 
-    fn way(&self, parts: &mut Parts, view: &View) -> Way {
+    fn way(&self, parts: &mut Parts, sketch: Sketch, view: &View) -> Way {
         match self
             .check()
-            .and_then(|()| admit::admit(parts, &self.conn, &self.listener))
+            .and_then(|()| admit::admit(parts, sketch, &self.conn, &self.listener))
         {
             Ok(_) if parts.uri.path() == "*" => refused(None, Some(ALLOW)),
             Ok(host) => route(parts, &host, view),
@@ -91,19 +90,20 @@ impl Dispatch {
         found.map_or(Ok(()), |(violation, reason)| Err((reason, violation)))
     }
 
-    fn exchange(&self, parts: &Parts, view: &View, way: &Way) -> Exchange {
+    fn exchange(&self, parts: &Parts, sketch: Sketch, view: &View, way: &Way) -> Exchange {
         let peer = self.conn.peer.ip();
-        let client = match self.conn.trusted {
+        let client = match self.conn.trusted && sketch.has(Field::Claim) {
             true => hop::client_address(&parts.headers, peer, &view.plan.server.trusted),
             false => peer,
         };
-        let (trusted, chance) = (self.conn.trusted, &self.worker.chance);
-        let id = request_id::accept_or_mint(&parts.headers, trusted, chance, clock::wall());
+        let kept = self.conn.trusted && sketch.has(Field::RequestId);
+        let chance = &self.worker.chance;
+        let id = request_id::accept_or_mint(&parts.headers, kept, chance, clock::wall());
         let timeout = match way {
             Way::Route(route) => view.plan.routes[*route].timeout,
             Way::Refused(_) => view.plan.none.timeout,
         };
-        Exchange::new(self.conn.clone(), clock::now(), client, id, timeout)
+        Exchange::new(self.conn.clone(), clock::now(), client, id, sketch, timeout)
     }
 }
 
@@ -135,13 +135,14 @@ fn route(parts: &Parts, host: &str, view: &View) -> Way {
 impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
     type Response = Response;
     type Error = GatewayError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, GatewayError>> + Send>>;
+    type Future = Answering;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let view = self.worker.view();
         let (mut parts, body) = request.into_parts();
-        let way = self.way(&mut parts, &view);
-        let exchange = self.exchange(&parts, &view, &way);
+        let sketch = Sketch::of(&parts.headers);
+        let way = self.way(&mut parts, sketch, &view);
+        let exchange = self.exchange(&parts, sketch, &view, &way);
         parts.extensions.insert(Arc::new(exchange));
         if !body.is_end_stream() {
             parts
@@ -155,6 +156,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
                 self.worker.refusal(&view)
             }
         };
-        Box::pin(stack.oneshot(Request::from_parts(parts, Body::from_client(body))))
+        let request = Request::from_parts(parts, Body::from_client(body));
+        stack.answer(request)
     }
 }

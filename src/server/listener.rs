@@ -76,27 +76,26 @@ impl AcceptLoop {
     /// One wake: waits for room and a client, takes a few.
     async fn turn(&self, backoff: &mut Backoff) {
         self.room().await;
-        let mut next = self.socket.accept().await;
-        for _ in 0..BATCH {
-            match next {
-                Ok((stream, peer)) => {
+        let mut taken = Some(self.socket.accept().await);
+        // Nothing is taken that is not placed: a client would be dropped unseen.
+        for left in (0..BATCH).rev() {
+            match taken {
+                Some(Ok((stream, peer))) => {
                     backoff.clear();
                     self.place(stream, peer);
                 }
-                Err(error) if is_short(&error) => {
+                Some(Err(error)) if is_short(&error) => {
                     self.count(Refused::Descriptors);
                     return backoff.wait(&self.first.name, &error).await;
                 }
                 // the client went away before we came (ECONNABORTED, EPROTO)
-                Err(_) => {}
-            }
-            if self.is_full() {
-                return;
-            }
-            match now(&self.socket).await {
-                Some(outcome) => next = outcome,
+                Some(Err(_)) => {}
                 None => return,
             }
+            if left == 0 || self.is_full() {
+                break;
+            }
+            taken = now(&self.socket).await;
         }
         tokio::task::yield_now().await;
     }

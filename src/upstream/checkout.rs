@@ -56,17 +56,18 @@ impl Checkout<'_> {
             return Ok(lent);
         }
         if let Some(permit) = self.upstream.caps.try_open() {
-            return self.open(permit).await;
+            // Boxed, as is all that is rare, so that the usual way stays small.
+            return Box::pin(self.open(permit)).await;
         }
         // An idle connection that will not be used makes room for one that will.
         self.pools.evict(&self.upstream.name);
-        self.wait().await
+        Box::pin(self.wait()).await
     }
 
     /// One that is there already.
     async fn reuse(&self) -> Option<Lent> {
         if self.shares() {
-            return self.share().await;
+            return Box::pin(self.share()).await;
         }
         while let Some(lent) = self.pool.pop(clock::now()) {
             let since = lent.idle_since.unwrap_or_else(clock::now);

@@ -1,4 +1,5 @@
 //! How an upstream stands, for `/status` and the gauges. Read on the control thread.
+//! Only reads: what it says may be a moment old, and decides nothing.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -145,15 +145,11 @@ fn compiled(
 
 fn exchange() -> Arc<Exchange> {
     let anyone = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
-    let conn = Arc::new(Conn {
-        listener: "test".into(),
-        peer: anyone,
-        local: anyone,
-        trusted: false,
-        tls: None,
-    });
+    let conn = Arc::new(Conn::new("test".into(), anyone, anyone, false, None));
     let id = HeaderValue::from_static("test");
-    Arc::new(Exchange::new(conn, crate::clock::now(), anyone.ip(), id))
+    let (now, timeout) = (crate::clock::now(), std::time::Duration::from_secs(30));
+    let sketch = crate::message::sketch::Sketch::default();
+    Arc::new(Exchange::new(conn, now, anyone.ip(), id, sketch, timeout))
 }
 
 fn request(method: Method, body: Body) -> Request {

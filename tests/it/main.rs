@@ -4,8 +4,15 @@
 
 #![allow(missing_docs, reason = "tests are named for what must hold")]
 #![allow(unreachable_pub, reason = "one binary, nobody outside")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "clients and origins are plain threads with real time"
+)]
 
 mod acceptance;
 mod config;
+mod docs;
+mod floor_plan;
 mod forwarding;
 mod harness;

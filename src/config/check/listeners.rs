@@ -1,4 +1,5 @@
 //! Rules of listeners and of the admin addresses: all of them are sockets of one process.
+//! Two of them must not want one port, and each address must be one that can be bound.
 
 use std::net::SocketAddr;
 

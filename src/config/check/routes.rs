@@ -1,4 +1,5 @@
 //! Rules of routes: each has a name of its own, does one thing, and sends to what exists.
+//! What two routes match alike is the router's to find, in `plan/compile`.
 
 use std::collections::BTreeMap;
 

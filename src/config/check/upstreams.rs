@@ -1,4 +1,5 @@
 //! Rules of one upstream: its endpoints, and values in their ranges.
+//! Whether a name can be resolved is not asked here: a check does no I/O.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

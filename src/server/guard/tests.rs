@@ -1,3 +1,5 @@
+//! The guard sees what it must in heads and chunks, however the bytes are cut.
+
 use proptest::prelude::*;
 
 use super::*;

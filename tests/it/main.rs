@@ -16,3 +16,5 @@ mod docs;
 mod floor_plan;
 mod forwarding;
 mod harness;
+mod reload;
+mod tls;

@@ -16,5 +16,7 @@ mod docs;
 mod floor_plan;
 mod forwarding;
 mod harness;
+mod hostile;
+mod lifecycle;
 mod reload;
 mod tls;

@@ -18,5 +18,6 @@ mod forwarding;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod operator;
 mod reload;
 mod tls;

@@ -10,15 +10,21 @@
     reason = "clients and origins are plain threads with real time"
 )]
 
+mod acceptance;
 mod config;
 mod docs;
 mod floor_plan;
 mod forwarding;
 mod harness;
 mod hops;
+mod hostile;
 mod kill;
 mod leaving;
+mod lifecycle;
+mod operator;
+mod reload;
 mod retries;
 mod streams;
+mod tls;
 mod tunnels;
 mod upstream_answers;

@@ -5,14 +5,18 @@
 //!
 //! * `gateway`: `weir run` on a config of the test's own, its addresses, metrics, memory, signals
 //! * `client`: bytes out, strictly parsed answers in
+//! * `h2c`: an HTTP/2 client that keeps the rules
+//! * `secure`: TLS from the client, certificates
 //! * `origin`: an upstream that records requests with a strict parser of its own and answers as
 //!   the test says
 
 pub mod client;
 pub mod gateway;
+pub mod h2c;
 pub mod origin;
 pub mod parse;
 pub mod rpc;
+pub mod secure;
 
 use std::time::{Duration, Instant};
 

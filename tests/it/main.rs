@@ -14,4 +14,5 @@ mod config;
 mod docs;
 mod floor_plan;
 mod forwarding;
+mod framing;
 mod harness;

@@ -15,7 +15,10 @@ fn a01_a02_a19_two_framings_on_one_request_are_refused() {
     let mut bench = Bench::new();
     let gpost = format!("5c\r\nG{POISON}\r\n0\r\n\r\n");
     for (fields, rest) in [
-        ("Content-Length: 6\r\nTransfer-Encoding: chunked", "0\r\n\r\nG"),
+        (
+            "Content-Length: 6\r\nTransfer-Encoding: chunked",
+            "0\r\n\r\nG",
+        ),
         ("Transfer-Encoding: chunked\r\nContent-Length: 4", &gpost),
         ("Content-Length: 4\r\nTransfer-Encoding: chunked ", &gpost),
         ("Content-Length: 4\r\nTransfer-Encoding: \tchunked", &gpost),
@@ -38,9 +41,30 @@ fn a03_to_a11_a_length_that_is_not_one_number_is_refused() {
     let two = |a: &str, b: &str| format!("Content-Length: {a}\r\nContent-Length: {b}");
     let mut cases = vec![two("5", "10"), two("5", "5"), two("", "43"), two("5", "")];
     for value in [
-        "5, 5", "5, 10", "5,5,5", "+5", "-5", "-0", "-48", "0x5", "0o5", "5e0", "5.0", "1_0", "1 0",
-        "5;", "5Z", "", " ", "18446744073709551616", "9223372036854775808", &digits, "\u{b}5",
-        "\"5\"", "5\t5", "５",
+        "5, 5",
+        "5, 10",
+        "5,5,5",
+        "+5",
+        "-5",
+        "-0",
+        "-48",
+        "0x5",
+        "0o5",
+        "5e0",
+        "5.0",
+        "1_0",
+        "1 0",
+        "5;",
+        "5Z",
+        "",
+        " ",
+        "18446744073709551616",
+        "9223372036854775808",
+        &digits,
+        "\u{b}5",
+        "\"5\"",
+        "5\t5",
+        "５",
     ] {
         cases.push(format!("Content-Length: {value}"));
     }
@@ -96,7 +120,11 @@ fn a14_to_a17_a28_names_that_look_like_framing_do_not_frame() {
         case.extend_from_slice(POISON.as_bytes());
         bench.refused(case, BAD);
     }
-    for name in ["Transfer-%45ncoding", "Content%2DLength", "Transfer--Encoding"] {
+    for name in [
+        "Transfer-%45ncoding",
+        "Content%2DLength",
+        "Transfer--Encoding",
+    ] {
         let case = post(&format!("{name}: chunked"), "");
         let seen = bench.passes(case, true);
         let same = |field: &(String, String)| field.0.contains('%');
@@ -111,10 +139,29 @@ fn a18_a20_to_a27_a_transfer_coding_that_is_not_chunked_once_is_refused() {
     let mut bench = Bench::new();
     let chunks = format!("0\r\n\r\n{POISON}");
     for value in [
-        "xchunked", ",chunked", "chunked,", ", chunked", "chunked, identity", "identity, chunked",
-        "gzip, chunked", "cow, chunked", "chunked, chunked", "identity", "", " ", "\"chunked\"",
-        "'chunked'", "chunk", "=?UTF-8?B?Y2h1bmtlZA==?=", "chunked;a=b", "\u{b}chunked",
-        "\u{c}chunked", "chunked\0", "chunked\u{b}", "chun ked", "chunked chunked",
+        "xchunked",
+        ",chunked",
+        "chunked,",
+        ", chunked",
+        "chunked, identity",
+        "identity, chunked",
+        "gzip, chunked",
+        "cow, chunked",
+        "chunked, chunked",
+        "identity",
+        "",
+        " ",
+        "\"chunked\"",
+        "'chunked'",
+        "chunk",
+        "=?UTF-8?B?Y2h1bmtlZA==?=",
+        "chunked;a=b",
+        "\u{b}chunked",
+        "\u{c}chunked",
+        "chunked\0",
+        "chunked\u{b}",
+        "chun ked",
+        "chunked chunked",
         "chunked\r\nTransfer-Encoding: chunked",
         "identity\r\nTransfer-Encoding: chunked",
         "chunked\r\nTransfer-Encoding: identity",

@@ -15,6 +15,10 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 /// What memory may grow by over a whole table of cases, in KiB: allocators do not count by request.
 const GROWTH: u64 = 8 << 10;
 
+/// One worker, since each has connections of its own.
+const ONE_WORKER: &str = "[server]\nworkers = 1\ndrain = { delay = \"0s\", timeout = \"10s\" }\n\
+                          [admin]\naddress = \"127.0.0.1:0\"\n";
+
 /// The statuses of a refusal.
 pub const BAD: &[u16] = &[400];
 /// Of a transfer coding that is none or not ours.
@@ -42,7 +46,7 @@ impl Bench {
     pub fn before(origin: Origin, listener: &str) -> Bench {
         let config = gateway::before(origin.address, "pool = { max_connections = 1 }");
         let config = config.replace("[upstreams.o]", &format!("{listener}\n[upstreams.o]"));
-        let gateway = Gateway::start(&config);
+        let gateway = Gateway::start_bare(&format!("{ONE_WORKER}{config}"));
         let mut bench = Bench {
             gateway,
             origin,

@@ -243,8 +243,11 @@ where
         }
     };
     let cells = plan.metrics.of(worker.index);
+    if let Some(violation) = pulse.blamed() {
+        cells.violations[violation as usize].inc();
+        return;
+    }
     match end {
-        End::Done(_) if pulse.blamed() => cells.violations[broken(version) as usize].inc(),
         End::Done(Ok(())) => pulse.release(),
         End::Done(Err(error)) => count(&error, version, cells),
         End::Due if pulse.in_head() => cells.violations[Violation::Stall as usize].inc(),
@@ -388,14 +391,6 @@ impl Alarm {
 
 fn far() -> Instant {
     clock::now() + FAR
-}
-
-/// The rule that bytes break which end a connection at once.
-fn broken(version: Version) -> Violation {
-    match version {
-        Version::Http1 => Violation::Parse,
-        Version::H2 => Violation::H2,
-    }
 }
 
 /// What a failed connection says of its client.

@@ -21,6 +21,7 @@ use super::guard::Guard;
 use super::pulse::Pulse;
 use super::slot::Slot;
 use crate::clock;
+use crate::telemetry::handles::Violation;
 
 /// What a stalled client must take within `write_timeout` not to be cut.
 const LEAST_PROGRESS: usize = 1024;
@@ -103,7 +104,27 @@ impl<S> ClientIo<S> {
     }
 
     fn holds(&self) -> bool {
-        matches!(&self.inspect, Inspect::Heads(guard) if guard.holds())
+        matches!(&self.inspect, Inspect::Heads(guard) if guard.holds() || guard.breaks())
+    }
+
+    /// Instead of bytes that may not pass: nothing until the request they belong to is refused,
+    /// or an end to the body that they break.
+    fn withheld(&self) -> Poll<io::Result<()>> {
+        match &self.inspect {
+            Inspect::Heads(guard) if guard.breaks() => {
+                self.blame();
+                Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    fn blame(&self) {
+        self.pulse.blame(match &self.inspect {
+            Inspect::Heads(guard) if guard.breaks() => Violation::Body,
+            Inspect::Heads(_) => Violation::Parse,
+            Inspect::Frames(_) => Violation::H2,
+        });
     }
 
     /// After a write: starts or stops the stall timer, and cuts a client that takes too little.
@@ -217,16 +238,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
             return this.fill(cx, buf);
         }
         if this.holds() {
-            return Poll::Pending;
+            return this.withheld();
         }
         let before = buf.filled().len();
         ready!(this.fill(cx, buf))?;
         let new = buf.filled().len() - before;
         let looked = this.look(&buf.filled()[before..]);
-        let pass = looked.inspect_err(|_| this.pulse.blame())?;
+        let pass = looked.inspect_err(|_| this.blame())?;
         buf.set_filled(before + pass);
         if pass == 0 && new > 0 {
-            return Poll::Pending;
+            return this.withheld();
         }
         Poll::Ready(Ok(()))
     }

@@ -81,6 +81,8 @@ enum State {
     Chunked(Chunks),
     /// A bad head has passed; nothing passes after it.
     Held,
+    /// A chunked body has turned out to be none; nothing passes after its last good byte.
+    Broken,
     /// Framing is lost; hyper must find the fault, and a request it finds instead is refused.
     Lost,
 }
@@ -123,6 +125,11 @@ impl Guard {
         matches!(self.state, State::Held)
     }
 
+    /// Whether the body that passes now can never be whole.
+    pub fn breaks(&self) -> bool {
+        matches!(self.state, State::Broken)
+    }
+
     /// Looks at the next bytes and says how many of them may pass.
     ///
     /// # Errors
@@ -147,12 +154,14 @@ impl Guard {
                         self.state = State::Head;
                         taken
                     }
-                    Progress::Broken => {
-                        self.lose((Violation::Body, Reason::BadRequest));
-                        rest.len()
+                    Progress::Broken(good) => {
+                        let fault = (Violation::Body, Reason::BadRequest);
+                        self.verdict.write(self.heads + 1, fault);
+                        self.state = State::Broken;
+                        return Ok(at + good);
                     }
                 },
-                State::Held => return Ok(at),
+                State::Held | State::Broken => return Ok(at),
                 State::Lost => rest.len(),
             };
         }

@@ -102,6 +102,15 @@ impl Bench {
         answer
     }
 
+    /// 400 or no answer, and then the end: the client itself has ended.
+    pub fn refused_or_ended(&self, raw: &mut Raw, name: &str) {
+        match raw.try_response() {
+            Ok(answer) => assert_eq!(answer.status(), 400, "{name}"),
+            outcome => assert!(ended(&outcome), "{name}: {outcome:?}"),
+        }
+        assert!(raw.closed_within(AT_ONCE), "{name}: it stays open");
+    }
+
     /// Answered so, with these requests upstream.
     pub fn passes(&mut self, case: impl AsRef<[u8]>, keeps: bool) -> Message {
         let name = name(case.as_ref());

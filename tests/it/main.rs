@@ -17,3 +17,4 @@ mod floor_plan;
 mod forwarding;
 mod framing;
 mod harness;
+mod request_line;

@@ -51,8 +51,6 @@ const H2_PING: Duration = Duration::from_secs(30);
 const H2_LOCAL_RESETS: usize = 200;
 /// hyper asks for at least this much.
 const LEAST_BUFFER: usize = 8 << 10;
-/// What a head may have beside the bytes that hyper counts before the guard stops following it.
-const HEAD_SLACK: usize = 16 << 10;
 
 /// An accepted socket and where it belongs.
 pub(super) struct Accepted {
@@ -198,7 +196,7 @@ where
     let (inspect, verdict) = match version {
         Version::Http1 => {
             place.cells().http1.inc();
-            let guard = Guard::new(limits.header_bytes + HEAD_SLACK);
+            let guard = Guard::new(limits.header_bytes);
             let verdict = guard.verdict();
             (Inspect::Heads(guard), Some(verdict))
         }

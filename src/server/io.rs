@@ -3,7 +3,8 @@
 //! Replays what was read before hyper came (detection, PROXY header), shows every byte to the
 //! guard or the frame counter, notes in the pulse where a head begins and ends, cuts a client that
 //! takes nothing of its answer for `write_timeout`, and closes without losing the last answer. It
-//! holds the connection's [`Slot`], so that a tunnel counts until its end. Bytes are never changed.
+//! holds the connection's [`Slot`], so that a tunnel counts until its end. Bytes are never changed, save
+//! for the end of a request line that is too long.
 
 use std::future::Future;
 use std::io;
@@ -107,16 +108,22 @@ impl<S> ClientIo<S> {
         matches!(&self.inspect, Inspect::Heads(guard) if guard.holds() || guard.breaks())
     }
 
-    /// Instead of bytes that may not pass: nothing until the request they belong to is refused,
-    /// or an end to the body that they break.
-    fn withheld(&self) -> Poll<io::Result<()>> {
-        match &self.inspect {
-            Inspect::Heads(guard) if guard.breaks() => {
-                self.blame();
-                Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
-            }
-            _ => Poll::Pending,
+    /// Instead of bytes that may not pass: the end of a request line that was cut, an error that
+    /// ends a broken body, or nothing until the request they belong to is refused.
+    fn withheld(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Inspect::Heads(guard) = &mut self.inspect else {
+            return Poll::Pending;
+        };
+        let ending = guard.ending(buf.remaining());
+        if !ending.is_empty() {
+            buf.put_slice(ending);
+            return Poll::Ready(Ok(()));
         }
+        if guard.breaks() {
+            self.blame();
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        Poll::Pending
     }
 
     fn blame(&self) {
@@ -238,7 +245,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
             return this.fill(cx, buf);
         }
         if this.holds() {
-            return this.withheld();
+            return this.withheld(buf);
         }
         let before = buf.filled().len();
         ready!(this.fill(cx, buf))?;
@@ -247,7 +254,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         let pass = looked.inspect_err(|_| this.blame())?;
         buf.set_filled(before + pass);
         if pass == 0 && new > 0 {
-            return this.withheld();
+            return this.withheld(buf);
         }
         Poll::Ready(Ok(()))
     }

@@ -16,5 +16,6 @@ mod docs;
 mod floor_plan;
 mod forwarding;
 mod framing;
+mod framing_fuzz;
 mod harness;
 mod request_line;

@@ -72,10 +72,13 @@ pub fn is_claim(name: &str) -> bool {
     }
 }
 
-/// A name that only repeats a field of framing or forwarding with `_` for `-`.
+/// A name that only repeats a field of framing or forwarding with `_` for `-`, or that some
+/// program may decode into one: no field in use has a `%`.
 pub fn is_look_alike(name: &str) -> bool {
-    if !name.contains('_') {
-        return false;
+    match name.bytes().find(|b| matches!(b, b'_' | b'%')) {
+        None => return false,
+        Some(b'_') if !name.contains('%') => {}
+        Some(_) => return true,
     }
     let plain = name.replace('_', "-");
     is_claim(&plain) || plain == "transfer-encoding" || PROTECTED.contains(&plain.as_str())
@@ -391,6 +394,7 @@ mod tests {
             ("te", "gzip, trailers"),
             ("x_forwarded_for", "1"),
             ("content_length", "5"),
+            ("content%2dlength", "5"),
             ("my_field", "kept"),
         ]);
         strip_named(&mut headers);

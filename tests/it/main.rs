@@ -11,10 +11,13 @@
 )]
 
 mod acceptance;
+mod bodies;
 mod config;
 mod docs;
 mod floor_plan;
 mod forwarding;
+mod framing;
+mod framing_fuzz;
 mod harness;
 mod hops;
 mod hostile;
@@ -23,6 +26,7 @@ mod leaving;
 mod lifecycle;
 mod operator;
 mod reload;
+mod request_line;
 mod retries;
 mod streams;
 mod tls;

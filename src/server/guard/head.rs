@@ -125,7 +125,9 @@ impl Seen {
             b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(b - b'0')),
             _ => None,
         });
-        self.length = Some(length.ok_or(FRAMING)?);
+        // one that overflows where lengths are signed is as bad as one that does so here
+        let signed = |length: &u64| i64::try_from(*length).is_ok();
+        self.length = Some(length.filter(signed).ok_or(FRAMING)?);
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 //! * `origin`: an upstream that records requests with a strict parser of its own and answers as
 //!   the test says
 
+pub mod bench;
 pub mod client;
 pub mod gateway;
 pub mod h2c;

@@ -151,10 +151,7 @@ async fn handshake(
     deadline: Instant,
 ) -> io::Result<(TlsStream<TcpStream>, TlsFacts)> {
     let started = clock::now();
-    let shaken = within(deadline, async {
-        let _permit = place.handshakes.acquire().await.map_err(io::Error::other)?;
-        tls::accept(tls, stream).await
-    });
+    let shaken = within(deadline, tls::accept(tls, stream, &place.handshakes));
     let cells = place.cells();
     let shaken = shaken.await;
     let shaken = shaken.inspect_err(|_| cells.refused[Refused::Tls as usize].inc())?;

@@ -6,7 +6,7 @@
 //! request registers none. All of it runs on one worker; the atomics are there so that types stay
 //! `Send`, and are never contended.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::clock;
@@ -14,6 +14,15 @@ use crate::plan::listener::Limits;
 
 /// How long an idle connection is kept open once it is to close: a request may be on its way.
 const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// What a response body did when it was last polled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// It had something: the client is to take it.
+    Given,
+    /// It had nothing yet.
+    Awaited,
+}
 
 /// The times of one connection.
 #[derive(Debug)]
@@ -34,6 +43,10 @@ pub(super) struct Pulse {
     closing_since: AtomicU64,
     released: AtomicBool,
     blamed: AtomicBool,
+    /// The socket takes no more for the moment.
+    blocked: AtomicBool,
+    /// A [`Piece`] and one; 0: no body was polled.
+    piece: AtomicU8,
 }
 
 impl Pulse {
@@ -51,6 +64,8 @@ impl Pulse {
             closing_since: AtomicU64::new(0),
             released: AtomicBool::new(false),
             blamed: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            piece: AtomicU8::new(0),
         }
     }
 
@@ -123,6 +138,30 @@ impl Pulse {
     /// Whether [`Pulse::blame`] was called.
     pub(super) fn blamed(&self) -> bool {
         self.blamed.load(Relaxed)
+    }
+
+    /// After each write: whether the socket takes no more for the moment.
+    pub(super) fn block(&self, blocked: bool) {
+        self.blocked.store(blocked, Relaxed);
+    }
+
+    /// Whether the last write had to wait.
+    pub(super) fn blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+
+    /// A response body was polled.
+    pub(super) fn note(&self, piece: Piece) {
+        self.piece.store(piece as u8 + 1, Relaxed);
+    }
+
+    /// What was noted since this was last asked.
+    pub(super) fn piece(&self) -> Option<Piece> {
+        match self.piece.swap(0, Relaxed) {
+            0 => None,
+            1 => Some(Piece::Given),
+            _ => Some(Piece::Awaited),
+        }
     }
 
     /// Whether a head has begun and not ended.

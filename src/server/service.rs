@@ -15,7 +15,7 @@ use hyper::service::Service;
 use pin_project_lite::pin_project;
 
 use super::dispatch::Dispatch;
-use super::pulse::Pulse;
+use super::pulse::{Piece, Pulse};
 use crate::message::Body;
 
 /// `dispatch`, counted.
@@ -112,7 +112,13 @@ impl HttpBody for CountedBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let outcome = this.body.poll_frame(cx);
+        if let Some(open) = this.open {
+            let given = outcome.is_ready();
+            open.0.note(if given { Piece::Given } else { Piece::Awaited });
+        }
+        outcome
     }
 
     fn is_end_stream(&self) -> bool {

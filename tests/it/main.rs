@@ -14,4 +14,6 @@ mod config;
 mod docs;
 mod floor_plan;
 mod forwarding;
+mod h2_dos;
+mod h2_semantics;
 mod harness;

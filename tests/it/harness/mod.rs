@@ -5,11 +5,14 @@
 //!
 //! * `gateway`: `weir run` on a config of the test's own, its addresses, metrics, memory, signals
 //! * `client`: bytes out, strictly parsed answers in
+//! * `h2`, `hpack`: HTTP/2 frames out and in
 //! * `origin`: an upstream that records requests with a strict parser of its own and answers as
 //!   the test says
 
 pub mod client;
 pub mod gateway;
+pub mod h2;
+pub mod hpack;
 pub mod origin;
 pub mod parse;
 
@@ -17,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub use client::Raw;
 pub use gateway::Gateway;
+pub use h2::H2;
 pub use origin::{Origin, Reply};
 
 /// How long anything may take that should take no time.

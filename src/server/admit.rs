@@ -40,6 +40,12 @@ pub fn admit(
     if sketch.has(Field::Expect) {
         expectation(&parts.headers)?;
     }
+    if sketch.has(Field::Length) {
+        length(&parts.headers)?;
+    }
+    if sketch.has(Field::Cookie) {
+        cookies(&mut parts.headers);
+    }
     let host = host(parts, conn)?;
     if let Some(name) = conn.tls.as_ref().and_then(|tls| tls.server_name.as_deref())
         && let Some(tls) = &listener.tls
@@ -84,6 +90,32 @@ fn transfer_coding(headers: &HeaderMap, version: Version) -> Result<(), Refused>
         }
         _ => Err((Reason::BadRequest, Violation::TransferCoding)),
     }
+}
+
+/// Digits (RFC 9110 8.6). What else is wrong with a length hyper refuses; over HTTP/2 it takes an
+/// empty one for none.
+fn length(headers: &HeaderMap) -> Result<(), Refused> {
+    let digits = |v: &HeaderValue| !v.is_empty() && v.as_bytes().iter().all(u8::is_ascii_digit);
+    if headers.get_all(header::CONTENT_LENGTH).iter().all(digits) {
+        Ok(())
+    } else {
+        Err((Reason::BadRequest, Violation::Framing))
+    }
+}
+
+/// Cookies in one line: HTTP/2 lets a client send each by itself, HTTP/1 does not (RFC 9113 8.2.3).
+fn cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else {
+        return;
+    };
+    let mut line = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(lines) {
+        line.extend_from_slice(b"; ");
+        line.extend_from_slice(crumb.as_bytes());
+    }
+    let line = HeaderValue::from_bytes(&line).expect("joined from values");
+    headers.insert(header::COOKIE, line);
 }
 
 /// `100-continue`, once, or nothing (RFC 9110 10.1.1).

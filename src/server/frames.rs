@@ -16,8 +16,10 @@ const FRAME_HEADER: usize = 9;
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
 const GOAWAY: u8 = 0x7;
 const CONTINUATION: u8 = 0x9;
+const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
 /// Resets a connection may send before they are measured against its requests.
@@ -39,6 +41,8 @@ pub(super) struct Frames {
     header: [u8; FRAME_HEADER],
     filled: usize,
     preface: bool,
+    /// The SETTINGS that end the client's preface have come.
+    settled: bool,
     /// Between a HEADERS frame and its END_HEADERS.
     block: bool,
     last_of_block: bool,
@@ -60,6 +64,7 @@ impl Default for Frames {
             header: [0; FRAME_HEADER],
             filled: 0,
             preface: true,
+            settled: false,
             block: false,
             last_of_block: false,
             continuations: 0,
@@ -92,7 +97,7 @@ impl Frames {
     /// Looks at the next bytes.
     ///
     /// # Errors
-    /// Where a budget is spent.
+    /// Where a budget is spent, or the preface does not end in SETTINGS (RFC 9113 3.4).
     pub(super) fn inspect(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.skip > 0 {
@@ -128,6 +133,10 @@ impl Frames {
     fn frame(&mut self) -> io::Result<()> {
         let [a, b, c, kind, flags, id @ ..] = self.header;
         let length = u64::from(u32::from_be_bytes([0, a, b, c]));
+        if !self.settled && (kind != SETTINGS || flags & ACK != 0) {
+            return Err(refused("a preface without SETTINGS"));
+        }
+        self.settled = true;
         match kind {
             HEADERS => {
                 self.request(u32::from_be_bytes(id));
@@ -176,7 +185,7 @@ impl Frames {
         } else {
             return Ok(());
         };
-        Err(io::Error::new(io::ErrorKind::InvalidData, spent))
+        Err(refused(spent))
     }
 
     /// Whether what was counted came over so long a time that the count begins anew.
@@ -188,6 +197,10 @@ impl Frames {
         }
         calm
     }
+}
+
+fn refused(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 #[cfg(test)]
@@ -210,7 +223,23 @@ mod tests {
     fn greeted() -> Frames {
         let mut frames = Frames::default();
         frames.inspect(PREFACE).expect("the preface is free");
+        let settings = frame(SETTINGS, 0, 0);
+        frames.inspect(&settings).expect("they belong to it");
+        frames.idle = 0;
         frames
+    }
+
+    #[test]
+    fn f25_the_preface_ends_in_settings() {
+        for first in [
+            frame(0x6, 0, 8),
+            frame(SETTINGS, ACK, 0),
+            frame(HEADERS, 5, 1),
+        ] {
+            let mut frames = Frames::default();
+            frames.inspect(PREFACE).expect("so far");
+            assert!(frames.inspect(&first).is_err());
+        }
     }
 
     #[test]

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 pub use client::Raw;
 pub use gateway::Gateway;
-pub use h2::H2;
 pub use origin::{Origin, Reply};
 
 /// How long anything may take that should take no time.

@@ -339,4 +339,19 @@ mod tests {
         assert!(expect("100-continue") && expect("100-Continue"));
         assert!(!expect("x 100-continue") && !expect("100-continue, foo") && !expect(""));
     }
+
+    #[test]
+    fn f18_cookies_are_joined_in_their_order_and_lengths_are_digits() {
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "b=2", "c=3"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(crumb));
+        }
+        cookies(&mut headers);
+        let lines: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+        assert_eq!(lines, ["a=1; b=2; c=3"]);
+        for (value, good) in [("5", true), ("", false), ("+5", false)] {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static(value));
+            assert_eq!(length(&headers).is_ok(), good, "{value}");
+        }
+    }
 }

@@ -15,5 +15,6 @@ mod docs;
 mod floor_plan;
 mod forwarding;
 mod h2_dos;
+mod h2_faults;
 mod h2_semantics;
 mod harness;

@@ -7,6 +7,7 @@
 //! * `client`: bytes out, strictly parsed answers in
 //! * `h2c`: an HTTP/2 client that keeps the rules
 //! * `secure`: TLS from the client, certificates
+//! * `h2`, `hpack`: HTTP/2 frames out and in
 //! * `origin`: an upstream that records requests with a strict parser of its own and answers as
 //!   the test says
 
@@ -14,6 +15,8 @@ pub mod bench;
 pub mod client;
 pub mod gateway;
 pub mod h2c;
+pub mod h2;
+pub mod hpack;
 pub mod origin;
 pub mod parse;
 pub mod rpc;

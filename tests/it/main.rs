@@ -18,3 +18,4 @@ mod harness;
 mod kill;
 mod retries;
 mod upstream_answers;
+mod upstream_h2;

@@ -117,6 +117,9 @@ fn send(gateway: &Gateway, method: &str) -> Result<(u16, String), ()> {
     answer.map(|a| (a.status(), a.text())).map_err(drop)
 }
 
+/// What is done with a stream.
+type Way = fn(u32) -> Vec<u8>;
+
 /// A GOAWAY whose last stream is `last`.
 fn goaway(last: u32, code: u32) -> Vec<u8> {
     frame(
@@ -131,7 +134,7 @@ fn goaway(last: u32, code: u32) -> Vec<u8> {
 fn e22_a_stream_that_was_never_processed_is_sent_again_whatever_its_method() {
     let refused = |id: u32| frame(RST_STREAM, 0, id, &7u32.to_be_bytes());
     let left = |_| goaway(0, 0);
-    let ways: [(&str, fn(u32) -> Vec<u8>); 2] = [("refused", refused), ("goaway", left)];
+    let ways: [(&str, Way); 2] = [("refused", refused), ("goaway", left)];
     for (what, way) in ways {
         let origin = Origin::start(move |_, nth, id| match nth % 2 {
             0 => way(id),
@@ -153,7 +156,7 @@ fn e22_a_stream_that_may_have_been_processed_is_sent_again_only_if_idempotent() 
     let processed = |id: u32| goaway(id, 2);
     let nothing = |_| frame(WINDOW_UPDATE, 0, 0, &[0; 4]);
     let invalid = |id: u32| frame(DATA, 0, id, b"data before headers");
-    let ways: [(&str, fn(u32) -> Vec<u8>); 4] = [
+    let ways: [(&str, Way); 4] = [
         ("reset", internal),
         ("goaway with an error", processed),
         ("window update by nothing", nothing),

@@ -90,6 +90,9 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         if self.0.pending.fetch_sub(1, Relaxed) == 1 {
             self.0.wanted.store(0, Relaxed);
+        } else if self.0.wanted.load(Relaxed) > 0 {
+            // What came back for this one may be idle now: others still wait for room.
+            self.0.asked.notify_waiters();
         }
     }
 }

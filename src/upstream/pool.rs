@@ -324,8 +324,10 @@ impl EndpointPool {
     fn keep(&self, idle: Idle, keep: Keep) {
         let mut connections = self.connections.lock();
         let here = self.waiting.load(Relaxed);
-        let waited_for = here > 0 && !(keep.awaited > here && self.is_shared_return());
-        let room = connections.idle.len() < keep.max_idle && keep.awaited == 0;
+        // Since the answer began, others may have come.
+        let awaited = keep.awaited.max(self.caps.waiting());
+        let waited_for = here > 0 && !(awaited > here && self.is_shared_return());
+        let room = connections.idle.len() < keep.max_idle && awaited == 0;
         if waited_for || room {
             connections.idle.push(idle);
             self.cells().pool_idle.inc();

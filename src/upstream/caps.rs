@@ -52,7 +52,10 @@ impl Caps {
 
     /// Asks every worker to give up an idle connection; one of them will.
     pub(super) fn ask_for_room(&self) {
-        self.wanted.fetch_add(1, Relaxed);
+        // Never more than there are to be served: what others asked for in vain is forgotten.
+        let most = self.waiting().max(1);
+        let step = |n: u32| Some((n + 1).min(most));
+        drop(self.wanted.fetch_update(Relaxed, Relaxed, step));
         self.asked.notify_waiters();
     }
 
@@ -63,7 +66,7 @@ impl Caps {
 
     /// Takes on what was asked for, if nobody has yet.
     pub(super) fn take_on(&self) -> bool {
-        let step = |n: u32| n.checked_sub(1);
+        let step = |n: u32| n.checked_sub(1).filter(|_| self.waiting() > 0);
         self.wanted.fetch_update(Relaxed, Relaxed, step).is_ok()
     }
 
@@ -88,9 +91,8 @@ pub(super) struct Place<'a>(&'a Caps);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if self.0.pending.fetch_sub(1, Relaxed) == 1 {
-            self.0.wanted.store(0, Relaxed);
-        } else if self.0.wanted.load(Relaxed) > 0 {
+        let others = self.0.pending.fetch_sub(1, Relaxed) > 1;
+        if others && self.0.wanted.load(Relaxed) > 0 {
             // What came back for this one may be idle now: others still wait for room.
             self.0.asked.notify_waiters();
         }

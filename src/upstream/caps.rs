@@ -52,10 +52,7 @@ impl Caps {
 
     /// Asks every worker to give up an idle connection; one of them will.
     pub(super) fn ask_for_room(&self) {
-        // Never more than there are to be served: what others asked for in vain is forgotten.
-        let most = self.waiting().max(1);
-        let step = |n: u32| Some((n + 1).min(most));
-        drop(self.wanted.fetch_update(Relaxed, Relaxed, step));
+        self.wanted.fetch_add(1, Relaxed);
         self.asked.notify_waiters();
     }
 
@@ -68,11 +65,6 @@ impl Caps {
     pub(super) fn take_on(&self) -> bool {
         let step = |n: u32| n.checked_sub(1).filter(|_| self.waiting() > 0);
         self.wanted.fetch_update(Relaxed, Relaxed, step).is_ok()
-    }
-
-    /// Puts back what was taken on and could not be done.
-    pub(super) fn put_back(&self) {
-        self.wanted.fetch_add(1, Relaxed);
     }
 
     /// A place among those that wait, or a refusal when `max` wait already.

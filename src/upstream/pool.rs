@@ -113,6 +113,12 @@ impl WorkerPools {
     }
 }
 
+fn has_idle(pools: &Pools, upstream: &str) -> bool {
+    let pools = pools.lock();
+    let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
+    of_it.any(|(_, pool)| pool.has_idle())
+}
+
 fn evict(pools: &Pools, upstream: &str) -> bool {
     let pools = pools.lock();
     let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
@@ -301,6 +307,13 @@ impl EndpointPool {
         let lent = LentH2::new(&shared, Arc::clone(self));
         self.connections.lock().shared.push(shared);
         lent
+    }
+
+    /// It has a connection that could be closed for another.
+    fn has_idle(&self) -> bool {
+        let connections = self.connections.lock();
+        let unused = |s: &Shared| s.streams.load(Relaxed) == 0;
+        !connections.idle.is_empty() || connections.shared.iter().any(unused)
     }
 
     /// Closes one idle connection to make room for another; `false` if there was none.

@@ -35,3 +35,4 @@ mod streams;
 mod tls;
 mod tunnels;
 mod upstream_answers;
+mod upstream_h2;

@@ -14,8 +14,8 @@
 pub mod bench;
 pub mod client;
 pub mod gateway;
-pub mod h2c;
 pub mod h2;
+pub mod h2c;
 pub mod hpack;
 pub mod origin;
 pub mod parse;

@@ -51,13 +51,12 @@
 //!     rescue            below here failure is an error; above, it is a response
 //!     intake            the body's cap and the time between its pieces
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
-//!     deadline          one time over all tries
 //!     upgrade           who may leave HTTP
 //!     rewrite           what only the upstream sees
 //!     forward           hop-by-hop fields off; Via, Forwarded, X-Forwarded-* on
 //!     split             which upstream
 //!     upstream/retry    further tries, within a budget
-//!     upstream/send     choose an endpoint, take a connection, send, record how it went
+//!     upstream/send     choose an endpoint, take a connection, send within the route's timeout, record
 //! ```
 //!
 //! The answer climbs the same stairs. [`plan::stack::build`] is where the order is written, with a

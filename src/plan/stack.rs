@@ -16,7 +16,6 @@ use tower::{Service, ServiceBuilder};
 use crate::chance::Chance;
 use crate::error::GatewayError;
 use crate::message::{Request, Response};
-use crate::middleware::deadline::DeadlineLayer;
 use crate::middleware::forward::{ForwardLayer, Signature};
 use crate::middleware::headers::HeadersLayer;
 use crate::middleware::intake::IntakeLayer;
@@ -126,8 +125,6 @@ fn way_out(
         .iter()
         .map(|(weight, up)| (*weight, client(up, &kit.pools)));
     ServiceBuilder::new()
-        // covers all tries
-        .layer(DeadlineLayer)
         // sees the client's own Connection and Upgrade, before they are taken off
         .option_layer(gate(route, kit).map(UpgradeLayer::new))
         // routing and policies saw the client's path; only the upstream sees another

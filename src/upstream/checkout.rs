@@ -46,6 +46,22 @@ pub(super) struct Checkout<'a> {
 }
 
 impl Checkout<'_> {
+    /// One that can be had at once. Under load there nearly always is.
+    pub(super) fn at_hand(&self) -> Option<Lent> {
+        let now = clock::now();
+        if self.shares() {
+            let lent = self.pool.share(now)?;
+            self.pool.cells().checkouts_shared.inc();
+            return Some(Lent::H2(lent));
+        }
+        if self.wanted.fresh {
+            return None;
+        }
+        let lent = self.pool.pop_used_within(LOOK_AGAIN, now)?;
+        self.pool.cells().checkouts_idle.inc();
+        Some(Lent::H1(lent))
+    }
+
     /// A connection.
     pub(super) async fn get(&self) -> Result<Lent, GatewayError> {
         // A shared connection that broke is closed and not found again; opening one for each of
@@ -69,7 +85,7 @@ impl Checkout<'_> {
         }
         while let Some(lent) = self.pool.pop(clock::now()) {
             let since = lent.idle_since.unwrap_or_else(clock::now);
-            if clock::now() - since > LOOK_AGAIN {
+            if clock::now().saturating_duration_since(since) > LOOK_AGAIN {
                 // Lets the connection's task see a FIN that the kernel already has.
                 tokio::task::yield_now().await;
                 if lent.sender.as_ref().is_none_or(|s| !s.is_ready()) {

@@ -252,6 +252,17 @@ impl EndpointPool {
         None
     }
 
+    /// As [`EndpointPool::pop`], if it was used so lately that it need not be looked at.
+    pub(super) fn pop_used_within(
+        self: &Arc<Self>,
+        time: Duration,
+        now: Instant,
+    ) -> Option<LentH1> {
+        let last = self.connections.lock().idle.last().map(|idle| idle.since);
+        let lately = last.is_some_and(|since| now.saturating_duration_since(since) <= time);
+        if lately { self.pop(now) } else { None }
+    }
+
     /// A place on a shared connection that has one.
     pub(super) fn share(self: &Arc<Self>, now: Instant) -> Option<LentH2> {
         let mut connections = self.connections.lock();

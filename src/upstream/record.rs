@@ -7,7 +7,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
@@ -45,11 +45,12 @@ impl Record {
         }
     }
 
-    /// The response headers are here, or will never be.
-    pub(super) fn headers(&mut self, result: Result<StatusCode, &GatewayError>) {
+    /// The response headers are here, or will never be. Gives how long that took.
+    pub(super) fn headers(&mut self, result: Result<StatusCode, &GatewayError>) -> Duration {
         let now = clock::now();
+        let took = now - self.started;
         let cells = self.slot.pool.cells();
-        cells.attempt_duration.observe(now - self.started);
+        cells.attempt_duration.observe(took);
         self.state = State::Counted;
         match result {
             Ok(status) if status.is_server_error() => {
@@ -57,7 +58,7 @@ impl Record {
                 self.bad(now);
             }
             Ok(_) => {
-                self.slot.pool.observe(now - self.started, false, now);
+                self.slot.pool.observe(took, false, now);
                 self.state = State::Answered;
             }
             Err(error) => {
@@ -67,6 +68,7 @@ impl Record {
                 }
             }
         }
+        took
     }
 
     /// The body broke off, or stalled.

@@ -84,7 +84,7 @@ where
                 let policy = Arc::clone(policy);
                 let clone = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, clone);
-                Box::pin(async move { policy.run(inner, request).await })
+                Box::pin(policy.run(inner, request))
             }
         }
     }
@@ -160,7 +160,11 @@ enum Verdict {
 }
 
 impl Policy {
-    async fn run<S>(&self, mut inner: S, mut request: Request) -> Result<Response, GatewayError>
+    async fn run<S>(
+        self: Arc<Self>,
+        mut inner: S,
+        mut request: Request,
+    ) -> Result<Response, GatewayError>
     where
         S: Service<Request, Response = Response, Error = GatewayError>,
     {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::future::Either;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -94,7 +95,7 @@ impl Service<Request> for Send {
 
     fn call(&mut self, request: Request) -> Self::Future {
         let sender = Arc::clone(&self.0);
-        Box::pin(async move { sender.attempt(request).await })
+        Box::pin(sender.attempt(request))
     }
 }
 
@@ -119,10 +120,14 @@ impl Sender {
             });
         }
         let mut record = Record::begin(&self, &slot, started);
-        let result = self.exchange(request, &slot, fresh, started).await;
-        record.headers(result.as_ref().map(|(response, _)| response.status()));
+        let limits = Limits {
+            per_try: self.per_try.map(|limit| started + limit),
+            exchange,
+        };
+        let result = self.exchange(request, &slot, fresh, limits, started).await;
+        let took = record.headers(result.as_ref().map(|(response, _)| response.status()));
         if let Some(exchange) = exchange {
-            exchange.note(|notes| notes.waited += clock::now() - started);
+            exchange.note(|notes| notes.waited += took);
         }
         let (response, ending) = result?;
         let Some(ending) = ending else {
@@ -135,27 +140,25 @@ impl Sender {
     /// One try up to the response headers, and what is let go at the end of the body.
     async fn exchange(
         &self,
-        request: Request,
+        mut request: Request,
         slot: &Slot,
         fresh: bool,
+        limits: Limits<'_>,
         started: Instant,
     ) -> Result<(Response, Option<Ending>), GatewayError> {
         let flight = slot.pool.begin();
-        let (head, body) = request.into_parts();
-        let (body, upload) = upload::watch(body, started);
-        let mut request = Request::from_parts(head, body);
+        let upload = upload::watch(request.body_mut(), started);
         let upgrade = request.headers().contains_key(http::header::UPGRADE);
         let mut wanted = Wanted {
             fresh: fresh || upgrade,
             upgrade,
         };
-        let due = self.per_try.map(|limit| started + limit);
         loop {
-            let mut lent = self.connection(slot, wanted, due).await?;
+            let mut lent = self.connection(slot, wanted, limits).await?;
             framing::prepare(&mut request, matches!(lent, Lent::H2(_)), &slot.endpoint)?;
             let reused = lent.was_used();
             let method_is_head = request.method() == http::Method::HEAD;
-            let wait = self.head(lent.send(request), upload.as_deref(), due);
+            let wait = self.head(lent.send(request), upload.as_deref(), limits);
             match wait.await? {
                 Ok(response) => {
                     let ending = Ending {
@@ -186,7 +189,7 @@ impl Sender {
         &self,
         slot: &Slot,
         wanted: Wanted,
-        due: Option<Instant>,
+        limits: Limits<'_>,
     ) -> Result<Lent, GatewayError> {
         let checkout = Checkout {
             upstream: &self.upstream,
@@ -195,12 +198,19 @@ impl Sender {
             pools: &self.pools,
             wanted,
         };
-        match due {
-            None => checkout.get().await,
-            Some(due) => tokio::time::timeout_at(due.into(), checkout.get())
-                .await
-                .map_err(|late| GatewayError::caused(Reason::PerTryTimeout, late).never_sent())?,
+        // The usual way needs no timer.
+        if let Some(lent) = checkout.at_hand() {
+            return Ok(lent);
         }
+        Box::pin(async move {
+            let Some((due, why)) = limits.first() else {
+                return checkout.get().await;
+            };
+            tokio::time::timeout_at(due.into(), checkout.get())
+                .await
+                .map_err(|late| GatewayError::caused(why, late).never_sent())?
+        })
+        .await
     }
 
     /// Waits for the response headers, for as long as is due.
@@ -208,18 +218,18 @@ impl Sender {
         &self,
         answer: impl Future<Output = T>,
         upload: Option<&Upload>,
-        per_try: Option<Instant>,
+        limits: Limits<'_>,
     ) -> Result<T, GatewayError> {
         let timeouts = &self.upstream.config.timeouts;
         let (first_byte, idle) = (timeouts.first_byte.value.0, timeouts.idle.value.0);
         let sent = clock::now();
+        let mut now = sent;
         tokio::pin!(answer);
         loop {
             let (mut due, mut why) = due(upload, sent, first_byte, idle);
-            if let Some(limit) = per_try.filter(|limit| *limit < due) {
-                (due, why) = (limit, Reason::PerTryTimeout);
+            if let Some(limit) = limits.first().filter(|limit| limit.0 < due) {
+                (due, why) = limit;
             }
-            let now = clock::now();
             if due <= now {
                 return Err(why.into());
             }
@@ -228,9 +238,28 @@ impl Sender {
             tokio::select! {
                 biased;
                 answered = &mut answer => return Ok(answered),
-                () = tokio::time::sleep_until(look.into()) => {}
+                () = tokio::time::sleep_until(look.into()) => now = clock::now(),
             }
         }
+    }
+}
+
+/// What ends a try before the upstream's own timeouts do.
+#[derive(Clone, Copy)]
+struct Limits<'a> {
+    /// `retry.per_try_timeout`.
+    per_try: Option<Instant>,
+    /// The route's `timeout`, over all tries; not while the request body is still coming.
+    exchange: Option<&'a Arc<Exchange>>,
+}
+
+impl Limits<'_> {
+    /// The earlier one, and what it is called.
+    fn first(&self) -> Option<(Instant, Reason)> {
+        let route = self.exchange.and_then(|exchange| exchange.due());
+        let route = route.map(|due| (due, Reason::HttpResponseTimeout));
+        let per_try = self.per_try.map(|due| (due, Reason::PerTryTimeout));
+        route.into_iter().chain(per_try).min_by_key(|limit| limit.0)
     }
 }
 
@@ -293,22 +322,20 @@ impl Lent {
         }
     }
 
-    async fn send(
-        &mut self,
-        request: Request,
-    ) -> Result<http::Response<Incoming>, hyper::client::conn::TrySendError<Request>> {
+    /// Hands the request over at once; the future is only the wait for its answer.
+    fn send(&mut self, request: Request) -> impl Future<Output = Sent> + use<> {
         match self {
             Lent::H1(lent) => {
-                let sender = lent
-                    .sender
-                    .as_mut()
-                    .expect("a lent connection has its sender");
-                sender.try_send_request(request).await
+                let sender = lent.sender.as_mut();
+                let sender = sender.expect("a lent connection has its sender");
+                Either::Left(sender.try_send_request(request))
             }
-            Lent::H2(lent) => lent.sender.try_send_request(request).await,
+            Lent::H2(lent) => Either::Right(lent.sender.try_send_request(request)),
         }
     }
 }
+
+type Sent = Result<http::Response<Incoming>, hyper::client::conn::TrySendError<Request>>;
 
 /// What a failed exchange means.
 fn failure(error: hyper::Error, reused: bool) -> GatewayError {

@@ -70,9 +70,9 @@ impl Upload {
 }
 
 /// Watches a body; one that is empty needs no watching.
-pub(super) fn watch(body: Body, now: Instant) -> (Body, Option<Arc<Upload>>) {
+pub(super) fn watch(body: &mut Body, now: Instant) -> Option<Arc<Upload>> {
     if body.is_end_stream() {
-        return (body, None);
+        return None;
     }
     let upload = Arc::new(Upload {
         start: now,
@@ -82,10 +82,11 @@ pub(super) fn watch(body: Body, now: Instant) -> (Body, Option<Arc<Upload>>) {
     });
     let watched = Watched {
         left: body.size_hint().exact(),
-        body,
+        body: std::mem::take(body),
         upload: Arc::clone(&upload),
     };
-    (Body::wrap(watched), Some(upload))
+    *body = Body::wrap(watched);
+    Some(upload)
 }
 
 struct Watched {

@@ -10,6 +10,7 @@
     reason = "clients and origins are plain threads with real time"
 )]
 
+mod cases;
 mod config;
 mod docs;
 mod floor_plan;

@@ -7,9 +7,11 @@
 //! * `client`: bytes out, strictly parsed answers in
 //! * `origin`: an upstream that records requests with a strict parser of its own and answers as
 //!   the test says
+//! * `oracles`: both with a victim beside them, and what must hold after every exchange
 
 pub mod client;
 pub mod gateway;
+pub mod oracles;
 pub mod origin;
 pub mod parse;
 

@@ -1,0 +1,155 @@
+//! Rows that are sweeps: each byte at each place, and seeded mutants of everything.
+
+use super::data::{self, Case, Step};
+use crate::harness::oracles::Bench;
+use crate::harness::parse::{Message, Reader};
+use crate::harness::{Raw, SOON};
+
+/// Sends bytes, ends its side, and reads every answer to the end of the connection.
+fn exchange(bench: &Bench, bytes: &[u8]) -> Vec<Message> {
+    let mut raw = Raw::connect(bench.gateway.web());
+    // Who refuses early need not read all of it.
+    if raw.try_send(bytes).is_ok() {
+        drop(raw.stream().shutdown(std::net::Shutdown::Write));
+    }
+    let mut answers = Vec::new();
+    while let Ok(answer) = raw.try_response() {
+        answers.push(answer);
+    }
+    answers
+}
+
+#[test]
+fn a31_any_byte_beside_a_transfer_encoding_is_refused_or_means_nothing() {
+    let mut bench = Bench::start();
+    let odd = (0x01..0x20)
+        .chain(0x7f..=0xff)
+        .filter(|b| ![b'\t', b'\r', b'\n'].contains(b));
+    let bytes: Vec<u8> = odd.chain([b'\t', b'\r', b'\n']).collect();
+    // CL.TE: by its length the body is whole and poison follows; TE.CL: by its chunks it is.
+    let bodies = [
+        ("5", "0\r\n\r\n"),
+        (
+            "4",
+            "29\r\nGET /poison HTTP/1.1\r\nHost: t.test\r\n\r\n\r\n0\r\n\r\n",
+        ),
+    ];
+    for byte in bytes {
+        for place in 0..4 {
+            for (length, body) in bodies {
+                let mut at = [&b""[..]; 4];
+                let one = [byte];
+                at[place] = &one;
+                let line = [
+                    at[0],
+                    b"Transfer-Encoding",
+                    at[1],
+                    b":",
+                    at[2],
+                    b" chunked",
+                    at[3],
+                    b"\r\n",
+                ];
+                let head =
+                    format!("POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: {length}\r\n");
+                let request = [head.as_bytes(), &line.concat(), b"\r\n", body.as_bytes()].concat();
+                let name = format!("A31 {byte:#04x} at {place}, length {length}");
+                let answers = exchange(&bench, &request);
+                let seen = bench.judge(&name);
+                let refused = answers.len() == 1 && matches!(answers[0].status(), 400 | 501);
+                assert!(
+                    refused && seen.requests.is_empty() && seen.cut == 0,
+                    "{name}: {answers:?} {seen:?}"
+                );
+            }
+        }
+    }
+    bench.finish("A31");
+}
+
+/// A small generator of its own, so that a seed means the same mutants for ever.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % n as u64).expect("small")
+    }
+}
+
+fn bytes_of(case: &Case) -> Vec<u8> {
+    let pieces = case.send.iter().filter_map(|step| match step {
+        Step::Bytes(bytes) => Some(bytes.as_slice()),
+        _ => None,
+    });
+    pieces.collect::<Vec<_>>().concat()
+}
+
+/// One to four edits: a byte deleted, inserted or replaced, a piece doubled, two requests spliced.
+fn mutate(dice: &mut Dice, seeds: &[Vec<u8>]) -> Vec<u8> {
+    const TELLING: &[u8] = b"\r\n\t :;,0159afx\0\x0b\x80\"-+";
+    let mut bytes = seeds[dice.below(seeds.len())].clone();
+    for _ in 0..=dice.below(4) {
+        let at = dice.below(bytes.len().max(1)).min(bytes.len());
+        let byte = match dice.below(3) {
+            0 => u8::try_from(dice.below(256)).expect("a byte"),
+            _ => TELLING[dice.below(TELLING.len())],
+        };
+        match dice.below(5) {
+            0 if at < bytes.len() => drop(bytes.remove(at)),
+            1 if at < bytes.len() => bytes[at] = byte,
+            2 => {
+                let end = (at + 1 + dice.below(12)).min(bytes.len());
+                let piece = bytes[at..end].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            3 => {
+                bytes.truncate(at);
+                let other = &seeds[dice.below(seeds.len())];
+                bytes.extend_from_slice(&other[dice.below(other.len())..]);
+            }
+            _ => bytes.insert(at, byte),
+        }
+    }
+    bytes
+}
+
+/// Two parsers that share nothing read the same bytes: what the gateway forwards is what the
+/// strict reading of the client's bytes begins with, and each answer belongs to its request.
+#[test]
+fn a62_mutants_are_read_alike_by_the_gateway_and_by_a_strict_parser() {
+    let cases = data::read(include_str!("../../cases/a.toml"));
+    let seeds = cases.iter().map(bytes_of);
+    let seeds: Vec<Vec<u8>> = seeds.filter(|b| !b.is_empty() && b.len() < 4096).collect();
+    let mut bench = Bench::start();
+    let mut dice = Dice(0x5eed_0062);
+    for number in 0..2_000 {
+        let sent = mutate(&mut dice, &seeds);
+        let name = format!("A62 mutant {number} {:?}", String::from_utf8_lossy(&sent));
+        let started = std::time::Instant::now();
+        let answers = exchange(&bench, &sent);
+        assert!(started.elapsed() < SOON, "{name}: it hangs");
+        let seen = bench.judge_mutant(&name);
+        let requests = &seen.requests;
+        let forwarded = answers.iter().filter(|a| a.status() == 200);
+        let answered: Vec<String> = forwarded.map(Message::text).collect();
+        // What was sent after HEAD or lost with the connection need not be among the answers.
+        for text in answered.iter().filter(|text| !text.is_empty()) {
+            let told =
+                |r: &Message| *text == format!("{} {} {}", r.method(), r.target(), r.body.len());
+            assert!(
+                requests.iter().any(told),
+                "{name}: {text} was asked by nobody: {requests:?}"
+            );
+        }
+        let mut reader = Reader::new(sent.as_slice());
+        for request in requests {
+            let Ok(strict) = reader.request() else { break };
+            let same = strict.method() == request.method() && strict.body == request.body;
+            assert!(same, "{name}: read differently: {strict:?} {request:?}");
+        }
+    }
+    bench.finish("A62");
+}

@@ -101,6 +101,8 @@ pub enum Outcome {
     Abort(Vec<u16>),
     /// `drop`: closed without a word, nothing upstream.
     Drop,
+    /// `cut`: closed without a word; what went upstream was broken off.
+    Cut,
     /// `norm`: 200, one canonical request upstream.
     Norm,
     /// `status:502`: an answer with one of these.
@@ -206,6 +208,7 @@ fn outcome(text: &str) -> Outcome {
         "abort" => Outcome::Abort(statuses.collect()),
         "status" => Outcome::Status(statuses.collect()),
         "drop" => Outcome::Drop,
+        "cut" => Outcome::Cut,
         "norm" => Outcome::Norm,
         "truncated" => Outcome::Truncated,
         "answers" => Outcome::Answers,

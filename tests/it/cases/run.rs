@@ -59,6 +59,10 @@ pub fn play(bench: &mut Bench, case: &Case) {
             let seen = bench.judge(name);
             assert_eq!((seen.requests.len(), seen.cut), (0, 0), "{name}: {seen:?}");
         }
+        (Outcome::Cut, Err(_)) => {
+            let seen = bench.judge(name);
+            assert_eq!(seen.requests.len(), 0, "{name}: O1: {seen:?}");
+        }
         (Outcome::Truncated, Err(_)) => {
             let seen = bench.judge(name);
             check_request(case, &seen);
@@ -107,8 +111,8 @@ fn claimed(case: &Case, first: &Result<Message, Stop>) -> Outcome {
         }
         (Outcome::Norm, Ok(answer)) => answer.status() == 200,
         (Outcome::Answers, Ok(answer)) => case.answers.first() == Some(&answer.status()),
-        (Outcome::Drop, Err(Stop::End)) => true,
-        (Outcome::Drop | Outcome::Truncated, Err(Stop::Cut(why))) => broken_off(why),
+        (Outcome::Drop | Outcome::Cut, Err(Stop::End)) => true,
+        (Outcome::Drop | Outcome::Cut | Outcome::Truncated, Err(Stop::Cut(why))) => broken_off(why),
         _ => false,
     };
     let Some(outcome) = case.expect.iter().find(fits) else {

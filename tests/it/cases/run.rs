@@ -14,14 +14,17 @@ use crate::harness::parse::{Message, Stop};
 use crate::harness::{Raw, SOON};
 
 /// Plays all cases of a row against one gateway.
+///
+/// The first time may buy buffers; a second time, where the first has, must find them.
 pub fn row(cases: &[Case], id: &str) {
+    let cases: Vec<&Case> = cases.iter().filter(|case| case.id == id).collect();
+    assert!(!cases.is_empty(), "there is no case {id}");
     let mut bench = Bench::start();
-    let mut count = 0;
-    for case in cases.iter().filter(|case| case.id == id) {
-        play(&mut bench, case);
-        count += 1;
+    let once = |bench: &mut Bench| cases.iter().for_each(|case| play(bench, case));
+    once(&mut bench);
+    if bench.has_grown() {
+        once(&mut bench);
     }
-    assert!(count > 0, "there is no case {id}");
     bench.finish(id);
 }
 
@@ -178,6 +181,10 @@ fn settle(bench: &Bench, raw: &mut Raw, case: &Case, default: Then) {
 }
 
 fn check_answer(case: &Case, answer: &Message) {
+    // Said of the origin's answer, not of ours in its place.
+    if answer.get("proxy-status").is_some() {
+        return;
+    }
     check_fields(&case.name, answer, &case.says);
     if let Some(body) = &case.answer {
         assert_eq!(

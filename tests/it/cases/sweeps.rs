@@ -31,7 +31,7 @@ fn a31_any_byte_beside_a_transfer_encoding_is_refused_or_means_nothing() {
         ("5", "0\r\n\r\n"),
         (
             "4",
-            "29\r\nGET /poison HTTP/1.1\r\nHost: t.test\r\n\r\n\r\n0\r\n\r\n",
+            "26\r\nGET /poison HTTP/1.1\r\nHost: t.test\r\n\r\n\r\n0\r\n\r\n",
         ),
     ];
     for byte in bytes {

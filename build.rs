@@ -1,5 +1,6 @@
 //! Tells the program what it was built from: revision and compiler.
 
+use std::path::Path;
 use std::process::Command;
 
 fn output(program: &str, args: &[&str]) -> Option<String> {
@@ -9,8 +10,14 @@ fn output(program: &str, args: &[&str]) -> Option<String> {
 }
 
 fn main() {
-    println!("cargo:rerun-if-changed=.git/HEAD");
-    println!("cargo:rerun-if-changed=.git/refs");
+    println!("cargo:rerun-if-changed=build.rs");
+    // A path that is not there would count as changed at every build.
+    for path in [".git/HEAD", ".git/refs"]
+        .iter()
+        .filter(|path| Path::new(path).exists())
+    {
+        println!("cargo:rerun-if-changed={path}");
+    }
     println!("cargo:rerun-if-env-changed=WEIR_REVISION");
     let given = std::env::var("WEIR_REVISION").ok();
     let revision = given.or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]));

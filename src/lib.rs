@@ -30,7 +30,7 @@
 //! | 3 plan | [`plan`]: the file as run | below |
 //! | 2 paper | [`config`]: the file as written | the sections of floor 1, and below |
 //! | 1 rooms | each of [`middleware`]; [`upstream`]: how a request leaves | floor 0, and nothing beside |
-//! | 0 ground | [`error`], [`problem`], [`units`], [`files`], [`clock`], [`chance`], [`message`], [`telemetry`] | each other |
+//! | 0 ground | [`error`], [`problem`], [`units`], [`switch`], [`files`], [`clock`], [`chance`], [`message`], [`telemetry`] | each other |
 //!
 //! A section's type stands with the module that uses it where that is below [`config`] (a room,
 //! [`upstream`]), and in [`config`] itself where it is above. So a room never looks up: what it
@@ -138,6 +138,7 @@ pub mod problem;
 pub mod reload;
 pub mod run;
 pub mod server;
+pub mod switch;
 pub mod telemetry;
 pub mod units;
 pub mod upstream;

@@ -79,6 +79,8 @@ pub struct Reload {
     pub diagnostics: Option<Diagnostics>,
     keepers: Keepers,
     retired: Vec<Arc<Plan>>,
+    /// What was read last and found good: in force, or the same but for comments and layout.
+    loaded: Arc<Loaded>,
     /// What the last refusal said, so that a file that stays bad is told once.
     refused: Option<String>,
 }
@@ -97,7 +99,7 @@ impl Reload {
         let plan = shared.load();
         keepers.follow(&plan);
         applied(&metrics, &plan);
-        let retired = Vec::new();
+        let (retired, loaded) = (Vec::new(), plan.loaded.clone());
         Reload {
             source,
             shared,
@@ -107,6 +109,7 @@ impl Reload {
             diagnostics,
             keepers,
             retired,
+            loaded,
             refused: None,
         }
     }
@@ -116,7 +119,7 @@ impl Reload {
         let Some(top) = self.source.path() else {
             return Vec::new();
         };
-        let loaded = self.shared.load().loaded.clone();
+        let loaded = &self.loaded;
         let folder = top.parent().unwrap_or(Path::new(""));
         let named = loaded.files.iter().map(|(path, _)| folder.join(path));
         let patterns = loaded
@@ -141,8 +144,11 @@ impl Reload {
         let refusal = (report.outcome == ReloadOutcome::Rejected
             || report.outcome == ReloadOutcome::NeedsRestart)
             .then(|| report.message.clone());
-        let old_news = report.outcome == ReloadOutcome::Unchanged
-            || (refusal.is_some() && refusal == self.refused);
+        // a bad file that was taken back is news, though the config is the one in force
+        let old_news = match report.outcome {
+            ReloadOutcome::Applied => false,
+            _ => refusal == self.refused,
+        };
         self.refused = refusal;
         if cause == Cause::Noticed && old_news {
             return None;
@@ -158,14 +164,14 @@ impl Reload {
             .source
             .load()
             .map_err(|invalid| rejected(&invalid.problems, &invalid.sources))?;
-        if loaded.hash == old.hash {
-            return Ok(report(
-                ReloadOutcome::Unchanged,
-                "nothing has changed",
-                Vec::new(),
-            ));
+        if loaded.hash == self.loaded.hash {
+            return Ok(unchanged("nothing has changed"));
         }
         let changes = diff(&old.loaded, &loaded);
+        if changes.is_empty() {
+            self.loaded = Arc::new(loaded);
+            return Ok(unchanged("nothing has changed that is acted on"));
+        }
         if let Some(keys) = needs_restart(&changes) {
             let message = format!("{keys} can only change with a restart; nothing was applied");
             return Err(report(ReloadOutcome::NeedsRestart, message, Vec::new()));
@@ -179,6 +185,7 @@ impl Reload {
         let retired = self.shared.swap(plan.clone());
         self.server.commit(prepared);
         self.keepers.follow(&plan);
+        self.loaded = plan.loaded.clone();
         self.follow_log(&plan.loaded.config);
         self.forget_names(&plan);
         applied(&self.metrics, &plan);
@@ -233,11 +240,13 @@ impl Reload {
         }
     }
 
-    /// Drops plans that no worker holds any more, here and off the request path.
-    pub fn drop_retired(&mut self) {
+    /// Drops plans that no worker holds any more, here and off the request path. Says how many
+    /// are left.
+    pub fn drop_retired(&mut self) -> usize {
         self.retired.retain(|plan| Arc::strong_count(plan) > 1);
         let held = i64::try_from(self.retired.len() + 1).unwrap_or(i64::MAX);
         self.metrics.config.plans.set(held);
+        self.retired.len()
     }
 }
 
@@ -286,6 +295,10 @@ fn applied(metrics: &Metrics, plan: &Plan) {
         .set(i64::try_from(now).unwrap_or(i64::MAX));
     cells.last_success.set(1);
     *cells.hash.lock() = format!("{:016x}", plan.hash);
+}
+
+fn unchanged(message: &str) -> ReloadReport {
+    report(ReloadOutcome::Unchanged, message, Vec::new())
 }
 
 fn report(

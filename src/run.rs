@@ -35,6 +35,8 @@ use crate::watch::Watch;
 
 /// Names among the endpoints are waited for this long before the first request is taken.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// How often retired plans are looked after, while there are any.
+const RETIRE: Duration = Duration::from_secs(1);
 /// The access log may take this long to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -183,6 +185,7 @@ impl Process {
     async fn live(mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let mut watch = Watch::new();
         loop {
+            let retired = self.reload.drop_retired();
             let files = self.reload.files();
             watch.follow(files.iter().map(PathBuf::as_path));
             tokio::select! {
@@ -199,6 +202,7 @@ impl Process {
                     self.reload(Cause::Asked, all);
                 }
                 () = watch.changed(), if !files.is_empty() => self.noticed().await,
+                () = tokio::time::sleep(RETIRE), if retired > 0 => {}
                 lost = self.reload.server.worker_lost() => bail!("worker {lost} is lost"),
             }
         }

@@ -108,7 +108,10 @@ fn parse(text: &str, units: &[(&str, u64)], what: &str, sample: &str) -> Result<
 
 /// The largest unit that divides the value.
 fn write(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
-    let fits = units.iter().rev().find(|u| value > 0 && value % u.1 == 0);
+    let fits = units
+        .iter()
+        .rev()
+        .find(|u| value > 0 && value.is_multiple_of(u.1));
     let (unit, scale) = fits.copied().unwrap_or(units[0]);
     write!(f, "{}{unit}", value / scale)
 }

@@ -47,7 +47,7 @@ const BACKOFF: Duration = Duration::from_millis(100);
 pub async fn serve(listener: TcpListener, scope: Scope, context: Arc<dyn Context>) {
     let loopback = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
     let place = Place { scope, loopback };
-    let mut connections = JoinSet::new();
+    let (mut connections, mut failing) = (JoinSet::new(), false);
     loop {
         if connections.len() >= CONNECTIONS {
             reap(connections.join_next().await);
@@ -57,10 +57,13 @@ pub async fn serve(listener: TcpListener, scope: Scope, context: Arc<dyn Context
         }
         match listener.accept().await {
             Ok((stream, _)) => {
+                failing = false;
                 connections.spawn(connection(stream, place, context.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "the admin address cannot accept");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "the admin address cannot accept");
+                }
                 sleep(BACKOFF).await;
             }
         }

@@ -91,7 +91,7 @@ impl Diff {
     /// The keys that differ and are read only at the start.
     pub fn needs_restart(&self) -> Vec<String> {
         let fixed = |key: &&String| {
-            *key == "server.workers" || key.starts_with("admin.") || key.starts_with("log.")
+            *key == "server.workers" || *key == "log.format" || key.starts_with("admin.")
         };
         self.global.iter().filter(fixed).cloned().collect()
     }
@@ -271,7 +271,14 @@ fn listener_resets(old: &ListenerConfig, new: &ListenerConfig, keys: &[String]) 
     if old.address != new.address {
         resets.push(format!("connections to {} drain", old.address.value));
     } else if keys.iter().any(|key| key == "tls" || key == "protocols") {
+        let asks = |listener: &ListenerConfig| {
+            let tls = listener.tls.as_ref();
+            tls.is_some_and(|tls| tls.client_auth.is_some())
+        };
         resets.push("open connections keep what they agreed on".to_owned());
+        if asks(old) || asks(new) {
+            resets.push("where other clients may come, they drain".to_owned());
+        }
     }
     resets
 }

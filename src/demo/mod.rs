@@ -6,6 +6,7 @@
 
 mod origins;
 
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use crate::config::load;
@@ -36,7 +37,8 @@ pub fn run(port: u16) -> anyhow::Result<()> {
         };
         load::load_text("demo.toml", CONFIG, Path::new("."), &env)
     }));
-    let hello = move || println!("{}", what_to_try(port, admin));
+    // Nobody has to read it.
+    let hello = move || drop(writeln!(io::stdout(), "{}", what_to_try(port, admin)));
     serve(source, None, async move { origins.serve().await }, hello)
 }
 

@@ -135,6 +135,11 @@ impl Exchange {
         write(&mut self.notes.lock());
     }
 
+    /// Reads one of the notes.
+    pub fn noted<T>(&self, read: impl FnOnce(&Notes) -> T) -> T {
+        read(&self.notes.lock())
+    }
+
     /// The notes as they stand.
     pub fn notes(&self) -> Notes {
         self.notes.lock().clone()

@@ -16,9 +16,16 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Fields beside `x-forwarded-*` and `x-request-id` that speak of the client and are believed
-/// only from a trusted peer.
-const IDENTITY: [&str; 4] = ["forwarded", "x-real-ip", "x-client-ip", "true-client-ip"];
+/// Fields beside `x-forwarded-*`, `x-ssl-client-*` and `x-request-id` that speak of the client, or
+/// of its certificate (RFC 9440), and are believed only from a trusted peer.
+const IDENTITY: [&str; 6] = [
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "client-cert",
+    "client-cert-chain",
+];
 
 /// End-to-end fields that Connection cannot strip.
 const PROTECTED: [&str; 12] = [
@@ -55,53 +62,76 @@ pub fn is_hop(name: &str) -> bool {
 /// A field in which a peer speaks of the client.
 pub fn is_claim(name: &str) -> bool {
     match name.as_bytes().first() {
-        Some(b'x' | b'f' | b't') => name.starts_with("x-forwarded-") || IDENTITY.contains(&name),
+        Some(b'x') => {
+            name.starts_with("x-forwarded-")
+                || name.starts_with("x-ssl-client-")
+                || IDENTITY.contains(&name)
+        }
+        Some(b'f' | b't' | b'c') => IDENTITY.contains(&name),
         _ => false,
     }
 }
 
-/// A name that only repeats a field of framing or forwarding with `_` for `-`.
+/// A name that only repeats a field of framing or forwarding with `_` for `-`, or that some
+/// program may decode into one: no field in use has a `%`.
 pub fn is_look_alike(name: &str) -> bool {
-    if !name.contains('_') {
-        return false;
+    match name.bytes().find(|b| matches!(b, b'_' | b'%')) {
+        None => return false,
+        Some(b'_') if !name.contains('%') => {}
+        Some(_) => return true,
     }
     let plain = name.replace('_', "-");
-    plain.starts_with("x-forwarded-")
-        || plain == "transfer-encoding"
-        || IDENTITY.contains(&plain.as_str())
-        || PROTECTED.contains(&plain.as_str())
+    is_claim(&plain) || plain == "transfer-encoding" || PROTECTED.contains(&plain.as_str())
 }
 
-/// Takes the hop-by-hop fields off. `TE: trailers` stays, since gRPC needs it.
+/// Takes off the fields that Connection names (RFC 9110 7.6.1), save for the protected and for
+/// those that [`strip`] takes off by their own names. Done as soon as a request is let in: what
+/// the config and we ourselves put on it later is not the client's to name (CVE-2024-45410).
+pub fn strip_named(headers: &mut HeaderMap) {
+    if names_nothing(headers) {
+        return;
+    }
+    for name in connection_options(headers) {
+        headers.remove(name);
+    }
+}
+
+/// Takes the hop-by-hop fields off a request. `TE: trailers` stays, since gRPC needs it.
 pub fn strip(headers: &mut HeaderMap) {
-    let gone = |name: &str| is_hop(name) || is_look_alike(name);
+    let trailers = headers.get_all(header::TE).iter().any(accepts_trailers);
+    strip_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Takes off an answer what concerns only the connection it came on.
+pub fn strip_answer(headers: &mut HeaderMap) {
+    strip_named(headers);
+    strip_hop(headers);
+}
+
+/// Takes off what is hop-by-hop, or looks like it, by its name.
+fn strip_hop(headers: &mut HeaderMap) {
+    let gone = |name: &HeaderName| is_hop(name.as_str()) || is_look_alike(name.as_str());
     let (mut found, mut usual) = (false, true);
-    for name in headers.keys() {
-        if gone(name.as_str()) {
-            found = true;
-            let only = [header::CONNECTION, KEEP_ALIVE, header::TRANSFER_ENCODING];
-            usual &= only.contains(name);
-        }
+    for name in headers.keys().filter(|name| gone(name)) {
+        found = true;
+        let only = [header::CONNECTION, KEEP_ALIVE, header::TRANSFER_ENCODING];
+        usual &= only.contains(name);
     }
     if !found {
         return;
     }
-    if usual && names_nothing(headers) {
+    if usual {
         headers.remove(header::CONNECTION);
         headers.remove(KEEP_ALIVE);
         headers.remove(header::TRANSFER_ENCODING);
         return;
     }
-    let named = connection_options(headers);
-    let trailers = headers.get_all(header::TE).iter().any(accepts_trailers);
-    let drop = headers
-        .keys()
-        .filter(|name| gone(name.as_str()) || named.contains(*name));
-    for name in drop.cloned().collect::<Vec<_>>() {
+    let drop: Vec<HeaderName> = headers.keys().filter(|name| gone(name)).cloned().collect();
+    for name in drop {
         headers.remove(name);
-    }
-    if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -124,17 +154,14 @@ fn accepts_trailers(te: &HeaderValue) -> bool {
 
 /// The fields that Connection names and that may be stripped at its word.
 fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|v| v.to_str().ok());
-    let tokens = values.flat_map(|v| v.split(',')).map(str::trim);
+    let values = headers.get_all(header::CONNECTION).iter();
+    let tokens = values.flat_map(|v| v.as_bytes().split(|b| *b == b','));
     let strippable = |name: &HeaderName| {
         let name = name.as_str();
-        !PROTECTED.contains(&name) && !name.starts_with("x-forwarded-")
+        !is_hop(name) && !PROTECTED.contains(&name) && !name.starts_with("x-forwarded-")
     };
     tokens
-        .filter_map(|t| HeaderName::from_bytes(t.as_bytes()).ok())
+        .filter_map(|t| HeaderName::from_bytes(t.trim_ascii()).ok())
         .filter(strippable)
         .collect()
 }
@@ -205,6 +232,9 @@ pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
     let scheme = HeaderValue::from_static(hop.scheme);
     if claims && hop.trusted {
         append(headers, &X_FORWARDED_FOR, hop.peer_text);
+        if !is_whole(headers, &header::FORWARDED) {
+            headers.remove(header::FORWARDED);
+        }
         append(headers, &header::FORWARDED, &value);
         headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
         host.map(|host| headers.entry(X_FORWARDED_HOST).or_insert(host).len());
@@ -214,6 +244,24 @@ pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
         headers.insert(X_FORWARDED_PROTO, scheme);
         host.map(|host| headers.insert(X_FORWARDED_HOST, host));
     }
+}
+
+/// Whether every quoted string in a field ends on its line: an open one would swallow what is
+/// appended to it.
+fn is_whole(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let ends = |value: &HeaderValue| {
+        let mut bytes = value.as_bytes().iter();
+        let mut quoted = false;
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'"' => quoted = !quoted,
+                b'\\' if quoted => drop(bytes.next()),
+                _ => {}
+            }
+        }
+        !quoted
+    };
+    headers.get_all(name).iter().all(ends)
 }
 
 /// Takes off what an untrusted peer says about itself.
@@ -346,8 +394,10 @@ mod tests {
             ("te", "gzip, trailers"),
             ("x_forwarded_for", "1"),
             ("content_length", "5"),
+            ("content%2dlength", "5"),
             ("my_field", "kept"),
         ]);
+        strip_named(&mut headers);
         strip(&mut headers);
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
@@ -415,6 +465,17 @@ mod tests {
         assert_eq!(headers["x-forwarded-proto"], "http");
         let forwarded = "for=9.9.9.9, for=\"[2001:db8::1]\";proto=https;host=a.test";
         assert_eq!(headers["forwarded"], forwarded);
+    }
+
+    #[test]
+    fn a_field_put_on_later_is_not_the_clients_to_name() {
+        let mut headers = map(&[("connection", "x-secret, te"), ("te", "trailers")]);
+        strip_named(&mut headers);
+        headers.insert("x-secret", HeaderValue::from_static("ours"));
+        strip(&mut headers);
+        assert_eq!(headers["x-secret"], "ours");
+        assert_eq!(headers["te"], "trailers");
+        assert!(!headers.contains_key("connection"));
     }
 
     #[test]

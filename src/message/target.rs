@@ -159,12 +159,15 @@ pub fn host(text: &str) -> Option<Host<'_>> {
         }
     };
     let name = name.strip_suffix('.').unwrap_or(name);
-    let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     let bracketed = name.starts_with('[');
-    if name.is_empty() || name.starts_with('.') || !(bracketed || name.bytes().all(letters)) {
+    let (mut upper, mut good) = (false, true);
+    for byte in name.bytes() {
+        good &= byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        upper |= byte.is_ascii_uppercase();
+    }
+    if name.is_empty() || name.starts_with('.') || !(good || bracketed) {
         return None;
     }
-    let upper = name.bytes().any(|b| b.is_ascii_uppercase());
     let name = if upper {
         name.to_ascii_lowercase().into()
     } else {

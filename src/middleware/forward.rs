@@ -24,6 +24,9 @@ use crate::message::{Request, Response, exchange, hop};
 /// How often our name may stand in Via.
 const MOST_VIA: usize = 8;
 
+/// How many fields a request gets here.
+const ADDED: usize = 5;
+
 /// What stands in Via, made once.
 #[derive(Debug)]
 pub struct Signature {
@@ -100,6 +103,7 @@ impl<S> Forward<S> {
         if has(Field::Expect) {
             headers.remove(header::EXPECT);
         }
+        headers.reserve(ADDED);
         headers.append(header::VIA, via.clone());
         if let Some(exchange) = &exchange {
             let conn = &exchange.conn;
@@ -164,7 +168,7 @@ impl<F: Future<Output = Result<Response, GatewayError>>> Future for ForwardFutur
         let headers = response.headers_mut();
         let protocol = headers.get(header::UPGRADE).cloned().filter(|_| switching);
         settle_framing(headers)?;
-        hop::strip(headers);
+        hop::strip_answer(headers);
         if let Some(protocol) = protocol {
             upgrade(headers, protocol);
         }

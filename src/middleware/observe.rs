@@ -47,6 +47,11 @@ impl Observer {
         self.metrics.of(self.worker)
     }
 
+    /// The access log, while it is on.
+    fn access(&self) -> Option<&AccessLog> {
+        self.access.as_ref().filter(|log| log.is_on())
+    }
+
     fn worker_cells(&self) -> &WorkerCells {
         self.workers.worker.of(self.worker)
     }
@@ -100,7 +105,8 @@ where
             self.observer.worker_cells().requests_in_flight.inc();
             Box::new(Watch {
                 observer: self.observer.clone(),
-                asked: Asked::of(&request),
+                asked: self.observer.access().map(|_| Asked::of(&request)),
+                to_head: request.method() == Method::HEAD,
                 exchange,
                 answer: None,
                 sent: 0,
@@ -144,7 +150,10 @@ impl Asked {
 /// One request under watch; its drop is its end.
 struct Watch {
     observer: Arc<Observer>,
-    asked: Asked,
+    /// Kept for the log line, where there is to be one.
+    asked: Option<Asked>,
+    /// The answer has no body.
+    to_head: bool,
     exchange: Arc<Exchange>,
     /// Status and time of the response headers.
     answer: Option<(StatusCode, Duration)>,
@@ -160,10 +169,10 @@ impl Watch {
         let cells = self.observer.cells();
         cells.codes.inc(response.status());
         cells.first_byte.observe(first_byte);
-        let waited = self.exchange.notes().waited;
+        let waited = self.exchange.noted(|notes| notes.waited);
         cells.overhead.observe(first_byte.saturating_sub(waited));
         self.answer = Some((response.status(), first_byte));
-        let bodiless = self.asked.method == Method::HEAD
+        let bodiless = self.to_head
             || matches!(
                 response.status(),
                 StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
@@ -179,7 +188,7 @@ impl Watch {
     /// Counts the reason, if there is one: what Weir itself failed or refused, or a client that
     /// left before the end.
     fn settle(&mut self) -> Option<Reason> {
-        let noted = self.exchange.notes().reason;
+        let noted = self.exchange.noted(|notes| notes.reason);
         let reason = noted.or((!self.over).then_some(Reason::ClientGone));
         let cells = self.observer.cells();
         if let Some(reason) = reason {
@@ -192,19 +201,19 @@ impl Watch {
     }
 
     fn log(&self, reason: Option<Reason>, duration: Duration) {
-        let Some(log) = &self.observer.access else {
+        let (Some(log), Some(asked)) = (self.observer.access(), &self.asked) else {
             return;
         };
         let notes = self.exchange.notes();
         let conn = &self.exchange.conn;
         log.log(&Record {
             route: &self.observer.route,
-            method: self.asked.method.as_str(),
+            method: asked.method.as_str(),
             scheme: conn.scheme(),
-            host: self.asked.host.as_ref().map_or(b"", HeaderValue::as_bytes),
-            path: self.asked.uri.path().as_bytes(),
-            query: self.asked.uri.query().map(str::as_bytes),
-            protocol: self.asked.version,
+            host: asked.host.as_ref().map_or(b"", HeaderValue::as_bytes),
+            path: asked.uri.path().as_bytes(),
+            query: asked.uri.query().map(str::as_bytes),
+            protocol: asked.version,
             status: self.answer.map_or(CLIENT_GONE, |a| a.0.as_u16()),
             reason,
             duration,
@@ -217,11 +226,10 @@ impl Watch {
             bytes_out: self.sent,
             client: self.exchange.client,
             peer: conn.peer,
-            user_agent: self.asked.user_agent.as_ref().map(HeaderValue::as_bytes),
-            referer: self.asked.referer.as_ref().map(HeaderValue::as_bytes),
+            user_agent: asked.user_agent.as_ref().map(HeaderValue::as_bytes),
+            referer: asked.referer.as_ref().map(HeaderValue::as_bytes),
             request_id: self.exchange.id.as_bytes(),
-            trace_id: self
-                .asked
+            trace_id: asked
                 .traceparent
                 .as_ref()
                 .and_then(|t| trace_id(t.as_bytes())),

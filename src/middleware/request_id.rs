@@ -55,12 +55,12 @@ fn mint(chance: &Chance, wall: SystemTime) -> HeaderValue {
     bits = (bits & !(0xf << 76)) | (0x7 << 76);
     bits = (bits & !(0x3 << 62)) | (0x2 << 62);
     let mut text = [b'-'; 36];
-    let mut nibble = 32;
-    for (at, byte) in text.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            nibble -= 1;
-            *byte = b"0123456789abcdef"[usize::try_from((bits >> (nibble * 4)) & 0xf).unwrap_or(0)];
-        }
+    // Where each byte's two digits stand, around the four hyphens.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (byte, at) in bits.to_be_bytes().into_iter().zip(PLACES) {
+        text[at] = DIGITS[usize::from(byte >> 4)];
+        text[at + 1] = DIGITS[usize::from(byte & 0xf)];
     }
     HeaderValue::from_bytes(&text).expect("hex and hyphens are visible ASCII")
 }

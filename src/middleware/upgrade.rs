@@ -77,9 +77,15 @@ impl Gate {
         let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         let asks = request.version() == Version::HTTP_11
             && hop::connection_has(request.headers(), "upgrade")
-            && (!websocket || request.method() == Method::GET);
+            && (!websocket || is_websocket(request));
         (allowed && asks).then(|| protocol.clone())
     }
+}
+
+/// A handshake as RFC 6455 4.1 has it, as far as a way through is concerned.
+fn is_websocket(request: &Request) -> bool {
+    let version = request.headers().get(header::SEC_WEBSOCKET_VERSION);
+    request.method() == Method::GET && version.is_some_and(|v| v == "13")
 }
 
 impl<S> Service<Request> for Upgrade<S>

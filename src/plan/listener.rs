@@ -12,7 +12,7 @@ use crate::files::Files;
 use crate::problem::{Located, Problem, Problems};
 use crate::telemetry::handles::ListenerMetrics;
 
-pub use super::tls::TlsPlan;
+pub use super::tls::{ClientRoots, TlsPlan};
 
 /// A listener, ready to accept.
 pub struct ListenerPlan {

@@ -193,10 +193,9 @@ impl Action {
     fn same_upstreams(&self, other: &Action) -> bool {
         match (self, other) {
             (Action::Forward(a), Action::Forward(b)) => {
-                let same = |(a, b): (&(u32, Arc<Upstream>), &(u32, Arc<Upstream>))| {
-                    a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1)
-                };
-                a.len() == b.len() && a.iter().zip(b).all(same)
+                let pairs = a.iter().zip(b);
+                let same = pairs.map(|(a, b)| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1));
+                a.len() == b.len() && same.fold(true, |all, same| all && same)
             }
             (Action::Forward(_), _) | (_, Action::Forward(_)) => false,
             _ => true,

@@ -6,10 +6,11 @@
 //! worker, so that the clone a request needs touches no cache line of another thread. The stack
 //! is boxed once, at the top.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
 
 use crate::chance::Chance;
@@ -32,8 +33,35 @@ use crate::upstream::{Upstream, WorkerPools, client};
 
 use super::route::{Action, RoutePlan};
 
-/// A route's layers, bound to one worker.
-pub type Stack = BoxCloneSyncService<Request, Response, GatewayError>;
+/// A route's layers, bound to one worker: boxed once, and cloned on the stack for each request.
+#[derive(Clone)]
+pub struct Stack(Arc<dyn Answer>);
+
+/// The answer to come.
+pub type Answering = Pin<Box<dyn Future<Output = Result<Response, GatewayError>> + Send>>;
+
+trait Answer: Send + Sync {
+    fn answer(&self, request: Request) -> Answering;
+}
+
+impl<S> Answer for S
+where
+    S: Service<Request, Response = Response, Error = GatewayError> + Clone + Send + Sync,
+    S::Future: Send + 'static,
+{
+    /// A stack waits inside `call` and never before it: every room passes `poll_ready` on, and the
+    /// innermost is always ready. So the clone need not be asked.
+    fn answer(&self, request: Request) -> Answering {
+        Box::pin(self.clone().call(request))
+    }
+}
+
+impl Stack {
+    /// Answers a request.
+    pub fn answer(&self, request: Request) -> Answering {
+        self.0.answer(request)
+    }
+}
 
 /// What a worker lends to its stacks.
 pub struct Kit {
@@ -81,7 +109,7 @@ where
             max_body: route.max_body,
         })
         .service(answerer);
-    BoxCloneSyncService::new(stack)
+    Stack(Arc::new(stack))
 }
 
 /// The way to an upstream.

@@ -32,8 +32,17 @@ pub struct TlsPlan {
     pub config: Arc<ServerConfig>,
     /// For `weir_tls_certificate_not_after_timestamp_seconds`: `cert` as written, Unix seconds.
     pub not_after: Vec<(String, i64)>,
+    /// Which clients may come; `None`: no certificate is asked for.
+    pub clients: Option<ClientRoots>,
     names: Arc<Names>,
     made_of: Source,
+}
+
+/// The rule for client certificates. Whoever came under one has shown nothing under another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientRoots {
+    mode: ClientAuthMode,
+    ca: Bytes,
 }
 
 /// What a plan was made of: equal sources need no new plan.
@@ -89,6 +98,13 @@ impl TlsPlan {
             Some(auth) => Some(verifier(auth, files, &provider, problems)?),
             None => None,
         };
+        let clients = match &section.client_auth {
+            Some(auth) => Some(ClientRoots {
+                mode: auth.mode,
+                ca: files.get(&auth.ca, problems)?,
+            }),
+            None => None,
+        };
         let loaded: Vec<Certificate> = loaded.into_iter().collect::<Option<_>>()?;
         let not_after = loaded
             .iter()
@@ -102,6 +118,7 @@ impl TlsPlan {
         Some(Arc::new(TlsPlan {
             config: Arc::new(config),
             not_after,
+            clients,
             names,
             made_of,
         }))

@@ -20,6 +20,17 @@ pub(super) struct Sockets {
     pub(super) listeners: Vec<TcpListener>,
 }
 
+impl Sockets {
+    /// The same sockets once more: one queue, two owners.
+    pub(super) fn duplicate(&self) -> io::Result<Sockets> {
+        let listeners = self.listeners.iter().map(TcpListener::try_clone);
+        Ok(Sockets {
+            address: self.address,
+            listeners: listeners.collect::<io::Result<_>>()?,
+        })
+    }
+}
+
 /// Binds `address` for this many workers. `ours`: sockets of this process have the port, such as
 /// those of a listener that a reload renames; then it is not probed.
 pub(super) fn bind(address: SocketAddr, workers: usize, ours: bool) -> io::Result<Sockets> {

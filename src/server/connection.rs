@@ -51,8 +51,6 @@ const H2_PING: Duration = Duration::from_secs(30);
 const H2_LOCAL_RESETS: usize = 200;
 /// hyper asks for at least this much.
 const LEAST_BUFFER: usize = 8 << 10;
-/// What a head may have beside the bytes that hyper counts before the guard stops following it.
-const HEAD_SLACK: usize = 16 << 10;
 
 /// An accepted socket and where it belongs.
 pub(super) struct Accepted {
@@ -198,7 +196,7 @@ where
     let (inspect, verdict) = match version {
         Version::Http1 => {
             place.cells().http1.inc();
-            let guard = Guard::new(limits.header_bytes + HEAD_SLACK);
+            let guard = Guard::new(limits.header_bytes);
             let verdict = guard.verdict();
             (Inspect::Heads(guard), Some(verdict))
         }
@@ -243,8 +241,11 @@ where
         }
     };
     let cells = plan.metrics.of(worker.index);
+    if let Some(violation) = pulse.blamed() {
+        cells.violations[violation as usize].inc();
+        return;
+    }
     match end {
-        End::Done(_) if pulse.blamed() => cells.violations[broken(version) as usize].inc(),
         End::Done(Ok(())) => pulse.release(),
         End::Done(Err(error)) => count(&error, version, cells),
         End::Due if pulse.in_head() => cells.violations[Violation::Stall as usize].inc(),
@@ -388,14 +389,6 @@ impl Alarm {
 
 fn far() -> Instant {
     clock::now() + FAR
-}
-
-/// The rule that bytes break which end a connection at once.
-fn broken(version: Version) -> Violation {
-    match version {
-        Version::Http1 => Violation::Parse,
-        Version::H2 => Violation::H2,
-    }
 }
 
 /// What a failed connection says of its client.

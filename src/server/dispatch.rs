@@ -4,17 +4,13 @@
 //! through the `_none` route, so that it is counted, logged and answered like any other. Nothing
 //! is awaited here: the future is the stack's own.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
 
 use http::HeaderValue;
 use http::request::Parts;
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tower::{Service as _, ServiceExt};
 
 use super::admit::{self, Refused};
 use super::guard::Verdict;
@@ -28,6 +24,7 @@ use crate::middleware::refuse::Refusal;
 use crate::middleware::request_id;
 use crate::plan::listener::ListenerPlan;
 use crate::plan::router::{Found, Question};
+use crate::plan::stack::Answering;
 
 /// What is allowed everywhere that TRACE and CONNECT are not.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -72,7 +69,12 @@ impl Dispatch {
             .and_then(|()| admit::admit(parts, sketch, &self.conn, &self.listener))
         {
             Ok(_) if parts.uri.path() == "*" => refused(None, Some(ALLOW)),
-            Ok(host) => route(parts, &host, view),
+            Ok(host) => {
+                if sketch.has(Field::Hop) {
+                    hop::strip_named(&mut parts.headers);
+                }
+                route(parts, &host, view)
+            }
             Err((reason, violation)) => {
                 let cells = self.listener.metrics.of(self.worker.index);
                 cells.violations[violation as usize].inc();
@@ -138,7 +140,7 @@ fn route(parts: &Parts, host: &str, view: &View) -> Way {
 impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
     type Response = Response;
     type Error = GatewayError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, GatewayError>> + Send>>;
+    type Future = Answering;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let view = self.worker.view();
@@ -152,7 +154,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
                 .extensions
                 .insert(BodyIdle(self.listener.limits.body_idle_timeout));
         }
-        let mut stack = match way {
+        let stack = match way {
             Way::Route(route) => self.worker.stack(&view, route),
             Way::Refused(refusal) => {
                 parts.extensions.insert(refusal);
@@ -160,10 +162,6 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
             }
         };
         let request = Request::from_parts(parts, Body::from_client(body));
-        // A stack waits inside `call` and never here: it is always ready.
-        match stack.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => stack.call(request),
-            _ => Box::pin(stack.oneshot(request)),
-        }
+        stack.answer(request)
     }
 }

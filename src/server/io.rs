@@ -3,7 +3,8 @@
 //! Replays what was read before hyper came (detection, PROXY header), shows every byte to the
 //! guard or the frame counter, notes in the pulse where a head begins and ends, cuts a client that
 //! takes nothing of its answer for `write_timeout`, and closes without losing the last answer. It
-//! holds the connection's [`Slot`], so that a tunnel counts until its end. Bytes are never changed.
+//! holds the connection's [`Slot`], so that a tunnel counts until its end. Bytes are never changed, save
+//! for the end of a request line that is too long.
 
 use std::future::Future;
 use std::io;
@@ -21,6 +22,7 @@ use super::guard::Guard;
 use super::pulse::Pulse;
 use super::slot::Slot;
 use crate::clock;
+use crate::telemetry::handles::Violation;
 
 /// What a stalled client must take within `write_timeout` not to be cut.
 const LEAST_PROGRESS: usize = 1024;
@@ -102,8 +104,49 @@ impl<S> ClientIo<S> {
         }
     }
 
-    fn holds(&self) -> bool {
-        matches!(&self.inspect, Inspect::Heads(guard) if guard.holds())
+    /// Whether hyper gets nothing for now: a bad head has passed, or a request that asks to leave
+    /// HTTP is not answered yet. hyper asks again when it has answered.
+    fn holds(&mut self) -> bool {
+        let Inspect::Heads(guard) = &mut self.inspect else {
+            return false;
+        };
+        if self.pulse.ended() >= guard.heads() {
+            guard.stays();
+        }
+        guard.awaits() || guard.holds() || guard.breaks()
+    }
+
+    /// Bytes after a request that asks to leave HTTP: the next request, or a tunnel's.
+    fn put_back(&mut self, bytes: &[u8]) {
+        if matches!(&self.inspect, Inspect::Heads(guard) if guard.awaits()) && !bytes.is_empty() {
+            self.ahead = [bytes, &self.ahead].concat().into();
+        }
+    }
+
+    /// Instead of bytes that may not pass: the end of a request line that was cut, an error that
+    /// ends a broken body, or nothing until the request they belong to is refused.
+    fn withheld(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Inspect::Heads(guard) = &mut self.inspect else {
+            return Poll::Pending;
+        };
+        let ending = guard.ending(buf.remaining());
+        if !ending.is_empty() {
+            buf.put_slice(ending);
+            return Poll::Ready(Ok(()));
+        }
+        if guard.breaks() {
+            self.blame();
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        Poll::Pending
+    }
+
+    fn blame(&self) {
+        self.pulse.blame(match &self.inspect {
+            Inspect::Heads(guard) if guard.breaks() => Violation::Body,
+            Inspect::Heads(_) => Violation::Parse,
+            Inspect::Frames(_) => Violation::H2,
+        });
     }
 
     /// After a write: starts or stops the stall timer, and cuts a client that takes too little.
@@ -217,16 +260,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
             return this.fill(cx, buf);
         }
         if this.holds() {
-            return Poll::Pending;
+            return this.withheld(buf);
         }
         let before = buf.filled().len();
         ready!(this.fill(cx, buf))?;
         let new = buf.filled().len() - before;
         let looked = this.look(&buf.filled()[before..]);
-        let pass = looked.inspect_err(|_| this.pulse.blame())?;
+        let pass = looked.inspect_err(|_| this.blame())?;
+        this.put_back(&buf.filled()[before + pass..]);
         buf.set_filled(before + pass);
         if pass == 0 && new > 0 {
-            return Poll::Pending;
+            return this.withheld(buf);
         }
         Poll::Ready(Ok(()))
     }

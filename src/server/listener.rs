@@ -7,12 +7,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
+use rustix::process::{Resource, getrlimit};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -29,6 +31,10 @@ const BATCH: usize = 16;
 /// How often a paused loop looks whether it may go on.
 const PAUSE: Duration = Duration::from_millis(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+/// What clients leave of the descriptors to upstreams, the operator and files: one in so many, and
+/// no fewer than [`LEAST_RESERVE`].
+const RESERVE: u64 = 16;
+const LEAST_RESERVE: u64 = 32;
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
 /// The kernel's own limit on unacknowledged data, behind `write_timeout`.
 const USER_TIMEOUT_SLACK: Duration = Duration::from_secs(15);
@@ -76,27 +82,30 @@ impl AcceptLoop {
     /// One wake: waits for room and a client, takes a few.
     async fn turn(&self, backoff: &mut Backoff) {
         self.room().await;
-        let mut next = self.socket.accept().await;
-        for _ in 0..BATCH {
-            match next {
-                Ok((stream, peer)) => {
-                    backoff.clear();
+        let mut taken = Some(self.socket.accept().await);
+        // Nothing is taken that is not placed: a client would be dropped unseen.
+        for left in (0..BATCH).rev() {
+            match taken {
+                Some(Ok((stream, peer))) => {
+                    let scarce = is_scarce(stream.as_raw_fd());
                     self.place(stream, peer);
+                    if scarce {
+                        return self.spare(backoff).await;
+                    }
+                    backoff.clear();
                 }
-                Err(error) if is_short(&error) => {
+                Some(Err(error)) if is_short(&error) => {
                     self.count(Refused::Descriptors);
                     return backoff.wait(&self.first.name, &error).await;
                 }
                 // the client went away before we came (ECONNABORTED, EPROTO)
-                Err(_) => {}
-            }
-            if self.is_full() {
-                return;
-            }
-            match now(&self.socket).await {
-                Some(outcome) => next = outcome,
+                Some(Err(_)) => {}
                 None => return,
             }
+            if left == 0 || self.is_full() {
+                break;
+            }
+            taken = now(&self.socket).await;
         }
         tokio::task::yield_now().await;
     }
@@ -121,6 +130,19 @@ impl AcceptLoop {
         self.count(Refused::Cap);
         while self.is_full() {
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits until clients may take descriptors again.
+    async fn spare(&self, backoff: &mut Backoff) {
+        self.count(Refused::Descriptors);
+        loop {
+            backoff.wait(&self.first.name, &Errno::MFILE.into()).await;
+            // the kernel gives the lowest free number: a copy of a socket shows it
+            let probe = rustix::io::fcntl_dupfd_cloexec(&self.socket, 0);
+            if probe.is_ok_and(|probe| !is_scarce(probe.as_raw_fd())) {
+                return backoff.clear();
+            }
         }
     }
 
@@ -205,6 +227,15 @@ async fn now(socket: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>
         outcome = socket.accept() => Some(outcome),
         () = std::future::ready(()) => None,
     }
+}
+
+/// Whether a number that the kernel has just given out lies in the reserve.
+fn is_scarce(number: RawFd) -> bool {
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return false;
+    };
+    let reserve = (limit / RESERVE).max(LEAST_RESERVE);
+    u64::try_from(number).is_ok_and(|number| number >= limit.saturating_sub(reserve))
 }
 
 /// Whether accepting failed for want of descriptors or memory, so that trying again at once would

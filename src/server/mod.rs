@@ -49,7 +49,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::clock;
 use crate::config::Workers;
 use crate::plan::Plan;
-use crate::plan::listener::ListenerPlan;
+use crate::plan::listener::{ClientRoots, ListenerPlan};
 use crate::problem::{Problem, Problems};
 use bind::Sockets;
 use drain::{Phase, Signal};
@@ -79,15 +79,28 @@ pub fn beside(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Resu
 
 /// Sockets bound for a plan and not yet used. Dropping it closes them.
 pub struct Prepared {
-    added: Vec<(Arc<ListenerPlan>, Sockets)>,
+    added: Vec<Added>,
     removed: Vec<Arc<str>>,
+}
+
+/// A listener that opens.
+struct Added {
+    plan: Arc<ListenerPlan>,
+    /// For the workers.
+    given: Sockets,
+    /// For [`Bound`].
+    kept: Sockets,
 }
 
 /// A listener that is open.
 struct Bound {
     /// As configured: port 0 stays 0.
     configured: SocketAddr,
-    address: SocketAddr,
+    /// Which clients may come.
+    clients: Option<ClientRoots>,
+    /// The sockets that the workers accept from. A listener that follows this one on its address
+    /// takes them over, queue and all: a socket that is closed resets who waits in its queue.
+    sockets: Sockets,
 }
 
 /// How a drain ended.
@@ -171,18 +184,19 @@ impl Server {
             self.bound.remove(&name);
             self.tell(|| Order::Unlisten(name.clone()));
         }
-        for (plan, sockets) in prepared.added {
-            tracing::info!(listener = %plan.name, address = %sockets.address, "listening");
-            let bound = Bound {
-                configured: plan.address,
-                address: sockets.address,
-            };
-            self.bound.insert(plan.name.clone(), bound);
+        for Added { plan, given, kept } in prepared.added {
+            tracing::info!(listener = %plan.name, address = %kept.address, "listening");
             let open = Arc::new(AtomicU32::new(0));
-            for (socket, worker) in sockets.listeners.into_iter().zip(self.orders.iter()) {
+            for (socket, worker) in given.listeners.into_iter().zip(self.orders.iter()) {
                 let (plan, open) = (plan.clone(), open.clone());
                 worker.send(Order::Listen { plan, socket, open }).ok();
             }
+            let bound = Bound {
+                configured: plan.address,
+                clients: clients(&plan),
+                sockets: kept,
+            };
+            self.bound.insert(plan.name.clone(), bound);
         }
         self.tick();
     }
@@ -195,7 +209,9 @@ impl Server {
     /// Where each listener is bound, ports resolved.
     pub fn addresses(&self) -> BTreeMap<Arc<str>, SocketAddr> {
         let bound = self.bound.iter();
-        bound.map(|(name, b)| (name.clone(), b.address)).collect()
+        bound
+            .map(|(name, b)| (name.clone(), b.sockets.address))
+            .collect()
     }
 
     /// Resolves when a worker is lost, with its number: the process must end, with a code that is
@@ -226,6 +242,8 @@ impl Server {
         let mut left = self.threads.len();
         if !hurried {
             let deadline = clock::now() + timeout;
+            // the workers empty the queues; nobody must wait in one that no worker looks at
+            self.bound.clear();
             self.tell(|| Order::Turn(Phase::Closing, Some(deadline)));
             let finished = tokio::select! {
                 () = &mut hurry => None,
@@ -269,32 +287,54 @@ fn prepare(
     plan: &Plan,
     workers: usize,
 ) -> Result<Prepared, Problems> {
-    let stays = |name: &Arc<str>, address| bound.get(name).is_some_and(|b| b.configured == address);
+    let stays = |listener: &ListenerPlan| {
+        let same = |b: &Bound| b.configured == listener.address && b.clients == clients(listener);
+        bound.get(&listener.name).is_some_and(same)
+    };
     let mut problems = Problems::new();
     let mut added = Vec::new();
     for (name, listener) in &plan.listeners {
-        if stays(name, listener.address) {
+        if stays(listener) {
             continue;
         }
-        let port = listener.address.port();
-        let ours = bound.values().any(|b| b.address.port() == port);
-        match bind::bind(listener.address, workers, ours) {
-            Ok(sockets) => added.push((listener.clone(), sockets)),
+        match open(bound, listener, workers) {
+            Ok(one) => added.push(one),
             Err(error) => problems.push(unbound(plan, name, listener.address, &error)),
         }
     }
     if !problems.is_empty() {
         return Err(problems);
     }
-    let gone = |name: &&Arc<str>| {
-        let kept = plan
-            .listeners
-            .get(*name)
-            .is_some_and(|l| stays(name, l.address));
-        !kept
-    };
+    let gone = |name: &&Arc<str>| !plan.listeners.get(*name).is_some_and(|l| stays(l));
     let removed = bound.keys().filter(gone).cloned().collect();
     Ok(Prepared { added, removed })
+}
+
+/// Takes over the sockets that have this listener's address, under its name or another; else binds.
+fn open(
+    bound: &BTreeMap<Arc<str>, Bound>,
+    plan: &Arc<ListenerPlan>,
+    workers: usize,
+) -> std::io::Result<Added> {
+    let (name, address) = (&plan.name, plan.address);
+    let before = bound.get(name).filter(|b| b.configured == address);
+    let before = before.or_else(|| bound.values().find(|b| b.sockets.address == address));
+    let kept = match before {
+        Some(bound) => bound.sockets.duplicate()?,
+        None => {
+            let same_port = |b: &Bound| b.sockets.address.port() == address.port();
+            bind::bind(address, workers, bound.values().any(same_port))?
+        }
+    };
+    Ok(Added {
+        plan: plan.clone(),
+        given: kept.duplicate()?,
+        kept,
+    })
+}
+
+fn clients(listener: &ListenerPlan) -> Option<ClientRoots> {
+    listener.tls.as_ref().and_then(|tls| tls.clients.clone())
 }
 
 fn unbound(plan: &Plan, name: &str, address: SocketAddr, error: &std::io::Error) -> Problem {

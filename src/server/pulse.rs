@@ -6,11 +6,12 @@
 //! request registers none. All of it runs on one worker; the atomics are there so that types stay
 //! `Send`, and are never contended.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::plan::listener::Limits;
+use crate::telemetry::handles::Violation;
 
 /// How long an idle connection is kept open once it is to close: a request may be on its way.
 const LAST_CALL: Duration = Duration::from_secs(1);
@@ -24,6 +25,8 @@ pub(super) struct Pulse {
     header_timeout: Duration,
     idle_timeout: Duration,
     open: AtomicU32,
+    /// Requests that have ended.
+    ended: AtomicU64,
     /// The client has said something whole: a request, or the HTTP/2 preface.
     greeted: AtomicBool,
     /// Nanoseconds since `opened` when the last request ended.
@@ -33,7 +36,8 @@ pub(super) struct Pulse {
     /// When closing began; 0: it has not.
     closing_since: AtomicU64,
     released: AtomicBool,
-    blamed: AtomicBool,
+    /// One more than the number of the rule that the client broke; 0: none.
+    blamed: AtomicU8,
 }
 
 impl Pulse {
@@ -45,12 +49,13 @@ impl Pulse {
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
             open: AtomicU32::new(0),
+            ended: AtomicU64::new(0),
             greeted: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             closing_since: AtomicU64::new(0),
             released: AtomicBool::new(false),
-            blamed: AtomicBool::new(false),
+            blamed: AtomicU8::new(0),
         }
     }
 
@@ -85,6 +90,7 @@ impl Pulse {
     pub(super) fn end(&self) {
         let open = self.open.load(Relaxed).saturating_sub(1);
         self.open.store(open, Relaxed);
+        self.ended.store(self.ended() + 1, Relaxed);
         if open == 0 {
             self.idle_since.store(self.elapsed(), Relaxed);
         }
@@ -93,6 +99,11 @@ impl Pulse {
     /// Requests begun and not ended.
     pub(super) fn open(&self) -> u32 {
         self.open.load(Relaxed)
+    }
+
+    /// Requests begun and ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.load(Relaxed)
     }
 
     /// The connection is to close as soon as it politely can.
@@ -115,14 +126,15 @@ impl Pulse {
         self.released.load(Relaxed)
     }
 
-    /// The connection was ended for what the client sent; hyper may not say so.
-    pub(super) fn blame(&self) {
-        self.blamed.store(true, Relaxed);
+    /// The connection is ended for a rule that the client broke; hyper may not say so.
+    pub(super) fn blame(&self, violation: Violation) {
+        self.blamed.store(violation as u8 + 1, Relaxed);
     }
 
-    /// Whether [`Pulse::blame`] was called.
-    pub(super) fn blamed(&self) -> bool {
-        self.blamed.load(Relaxed)
+    /// What [`Pulse::blame`] was called with.
+    pub(super) fn blamed(&self) -> Option<Violation> {
+        let number = usize::from(self.blamed.load(Relaxed)).checked_sub(1)?;
+        Violation::ALL.get(number).map(|(violation, _)| *violation)
     }
 
     /// Whether a head has begun and not ended.

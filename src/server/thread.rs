@@ -188,7 +188,13 @@ async fn heartbeat(worker: &Worker) {
 struct Floor {
     local: Arc<Local>,
     switch: Switch,
-    listeners: BTreeMap<Arc<str>, Switch>,
+    listeners: BTreeMap<Arc<str>, Open>,
+}
+
+/// A listener that is open: its phases, and the count by which its sockets are known.
+struct Open {
+    switch: Switch,
+    count: Arc<AtomicU32>,
 }
 
 impl Floor {
@@ -196,7 +202,7 @@ impl Floor {
         match order {
             Order::Listen { plan, socket, open } => self.listen(plan, socket, open),
             Order::Unlisten(name) => {
-                if let Some(switch) = self.listeners.remove(&name) {
+                if let Some(Open { switch, .. }) = self.listeners.remove(&name) {
                     switch.turn(Phase::Closing, None);
                     // its connections go on watching until they have ended
                     tokio::spawn(outlive(switch, self.switch.signal()));
@@ -206,8 +212,8 @@ impl Floor {
             Order::Tick => self.local.worker.tick(),
             Order::Turn(phase, deadline) => {
                 self.switch.turn(phase, deadline);
-                for switch in self.listeners.values() {
-                    switch.turn(phase, deadline);
+                for listener in self.listeners.values() {
+                    listener.switch.turn(phase, deadline);
                 }
             }
         }
@@ -227,7 +233,9 @@ impl Floor {
             }
         };
         let (switch, signal) = drain::channel();
-        self.listeners.insert(plan.name.clone(), switch);
+        let count = open.clone();
+        self.listeners
+            .insert(plan.name.clone(), Open { switch, count });
         let accept = AcceptLoop {
             first: plan,
             socket,
@@ -242,8 +250,9 @@ impl Floor {
         let Ok(stream) = TcpStream::from_std(fresh.stream) else {
             return;
         };
-        let signal = match self.listeners.get(&fresh.plan.name) {
-            Some(switch) => switch.signal(),
+        let open = self.listeners.get(&fresh.plan.name);
+        let signal = match open.filter(|open| Arc::ptr_eq(&open.count, &fresh.open)) {
+            Some(open) => open.switch.signal(),
             None => self.closing(),
         };
         listener::serve(

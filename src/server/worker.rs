@@ -76,16 +76,13 @@ impl Worker {
     }
 
     /// This worker's stack of a route.
-    pub fn stack(&self, view: &View, route: usize) -> Stack {
-        let stack = view.stacks[route].get_or_init(|| self.build(&view.plan.routes[route]));
-        stack.clone()
+    pub fn stack<'v>(&self, view: &'v View, route: usize) -> &'v Stack {
+        view.stacks[route].get_or_init(|| self.build(&view.plan.routes[route]))
     }
 
     /// This worker's stack for requests that no route takes.
-    pub fn refusal(&self, view: &View) -> Stack {
-        view.none
-            .get_or_init(|| self.build(&view.plan.none))
-            .clone()
+    pub fn refusal<'v>(&self, view: &'v View) -> &'v Stack {
+        view.none.get_or_init(|| self.build(&view.plan.none))
     }
 
     fn build(&self, route: &RoutePlan) -> Stack {
@@ -105,8 +102,7 @@ impl Worker {
     /// Housekeeping, about once a second.
     pub fn every_second(&self, now: Instant) {
         let view = self.view();
-        self.pools
-            .housekeep(now, |upstream| view.plan.upstreams.contains_key(upstream));
+        self.pools.housekeep(now, &view.plan.upstreams);
         if let Some(access) = &self.kit.access {
             access.flush();
         }

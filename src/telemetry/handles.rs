@@ -12,6 +12,8 @@ use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use super::cells::{Cell, Gauge, Histogram, PerWorker};
+pub use super::words::{CODES, METHODS};
+pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Violation};
 use crate::error::Reason;
 
 const US: u64 = 1_000;
@@ -67,18 +69,6 @@ pub const LOOP: &[u64] = &[
     50 * MS,
     100 * MS,
     250 * MS,
-];
-
-/// Statuses that are counted exactly; any other counts as its class.
-pub const CODES: &[u16] = &[
-    101, 200, 201, 202, 203, 204, 205, 206, 207, 226, 300, 301, 302, 303, 304, 307, 308, 400, 401,
-    402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422,
-    423, 424, 425, 426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 507, 508, 511,
-];
-
-/// Methods that are counted by name; any other is `_OTHER`.
-pub const METHODS: &[&str] = &[
-    "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT",
 ];
 
 /// Answers by status.
@@ -196,54 +186,6 @@ impl RouteCells {
     }
 }
 
-/// Why a pooled connection was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the labels of weir_pool_closes_total")]
-pub enum PoolClose {
-    Idle,
-    Age,
-    Peer,
-    Error,
-    Cap,
-    Drain,
-}
-
-impl PoolClose {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: &'static [(PoolClose, &'static str)] = &[
-        (PoolClose::Idle, "idle"),
-        (PoolClose::Age, "age"),
-        (PoolClose::Peer, "peer"),
-        (PoolClose::Error, "error"),
-        (PoolClose::Cap, "cap"),
-        (PoolClose::Drain, "drain"),
-    ];
-}
-
-/// Why no further try was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the labels of weir_retries_denied_total")]
-pub enum RetryDenied {
-    Budget,
-    Method,
-    Body,
-    Deadline,
-    Answered,
-    Attempts,
-}
-
-impl RetryDenied {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: &'static [(RetryDenied, &'static str)] = &[
-        (RetryDenied::Budget, "budget"),
-        (RetryDenied::Method, "method"),
-        (RetryDenied::Body, "body"),
-        (RetryDenied::Deadline, "deadline"),
-        (RetryDenied::Answered, "answered"),
-        (RetryDenied::Attempts, "attempts"),
-    ];
-}
-
 /// One block of an upstream's numbers.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.3")]
@@ -305,72 +247,6 @@ impl Default for UpstreamCells {
     }
 }
 
-/// Why a connection was refused before its first request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the labels of weir_connections_refused_total")]
-pub enum Refused {
-    Cap,
-    Descriptors,
-    ProxyHeader,
-    DetectTimeout,
-    Tls,
-}
-
-impl Refused {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: &'static [(Refused, &'static str)] = &[
-        (Refused::Cap, "cap"),
-        (Refused::Descriptors, "descriptors"),
-        (Refused::ProxyHeader, "proxy_header"),
-        (Refused::DetectTimeout, "detect_timeout"),
-        (Refused::Tls, "tls"),
-    ];
-}
-
-/// A rule of HTTP that a client broke: one word for each check that refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the labels of weir_protocol_violations_total")]
-pub enum Violation {
-    Host,
-    Authority,
-    Target,
-    Path,
-    Framing,
-    TransferCoding,
-    Method,
-    Expect,
-    Upgrade,
-    Fields,
-    FieldSize,
-    Misdirected,
-    Body,
-    Parse,
-    Stall,
-    H2,
-}
-
-impl Violation {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: &'static [(Violation, &'static str)] = &[
-        (Violation::Host, "host"),
-        (Violation::Authority, "authority"),
-        (Violation::Target, "target"),
-        (Violation::Path, "path"),
-        (Violation::Framing, "framing"),
-        (Violation::TransferCoding, "transfer_coding"),
-        (Violation::Method, "method"),
-        (Violation::Expect, "expect"),
-        (Violation::Upgrade, "upgrade"),
-        (Violation::Fields, "fields"),
-        (Violation::FieldSize, "field_size"),
-        (Violation::Misdirected, "misdirected"),
-        (Violation::Body, "body"),
-        (Violation::Parse, "parse"),
-        (Violation::Stall, "stall"),
-        (Violation::H2, "h2"),
-    ];
-}
-
 /// One block of a listener's numbers.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.5")]
@@ -425,26 +301,6 @@ impl Default for WorkerCells {
             drain_aborted_tunnels: Cell::default(),
         }
     }
-}
-
-/// How a reload ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the labels of weir_config_reloads_total")]
-pub enum ReloadOutcome {
-    Applied,
-    Unchanged,
-    Rejected,
-    NeedsRestart,
-}
-
-impl ReloadOutcome {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: &'static [(ReloadOutcome, &'static str)] = &[
-        (ReloadOutcome::Applied, "applied"),
-        (ReloadOutcome::Unchanged, "unchanged"),
-        (ReloadOutcome::Rejected, "rejected"),
-        (ReloadOutcome::NeedsRestart, "needs_restart"),
-    ];
 }
 
 /// What only the control thread counts.
@@ -583,17 +439,6 @@ mod tests {
             counts,
             [("200".into(), 1), ("2xx".into(), 1), ("5xx".into(), 1)]
         );
-    }
-
-    #[test]
-    fn the_tables_are_in_the_order_that_indexing_relies_on() {
-        assert!(CODES.is_sorted());
-        for (i, (close, _)) in PoolClose::ALL.iter().enumerate() {
-            assert_eq!(*close as usize, i);
-        }
-        for (i, (violation, _)) in Violation::ALL.iter().enumerate() {
-            assert_eq!(*violation as usize, i);
-        }
     }
 
     #[test]

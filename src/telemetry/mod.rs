@@ -2,6 +2,7 @@
 //!
 //! * `names`: every metric once
 //! * `cells`: numbers with one writer
+//! * `words`: closed lists of label values
 //! * `handles`: the numbers of each route, upstream, listener and worker
 //! * `expose`: all numbers as text, at scrape time
 //! * `process`: the process as the kernel sees it
@@ -19,6 +20,7 @@ pub mod handles;
 pub mod names;
 mod process;
 pub mod trace;
+pub mod words;
 
 pub use diagnostics::init;
 pub use estimate::series_estimate;

@@ -17,6 +17,7 @@ use tokio::time::Sleep;
 use super::Upstream;
 use super::checkout::Lent;
 use super::pool::{InFlight, Keep};
+use super::record::Record;
 use super::upload::{Upload, Waits};
 use crate::clock;
 use crate::error::{GatewayError, Reason};
@@ -50,19 +51,19 @@ impl Ending {
 pub(super) fn keep(upstream: &Upstream) -> Keep {
     Keep {
         max_idle: upstream.config.pool.max_idle as usize,
-        awaited: upstream.caps.is_awaited(),
+        awaited: upstream.caps.waiting(),
     }
 }
 
 /// Watches an answer's body.
-pub(super) fn watch(body: Body, ending: Ending, idle: Duration) -> Body {
+pub(super) fn watch(body: Body, ending: Ending, record: Record, idle: Duration) -> Body {
     if body.is_end_stream() {
         ending.whole();
         return body;
     }
     Body::wrap(Answer {
         body,
-        ending: Some(ending),
+        ending: Some((ending, record)),
         idle,
         timer: None,
         armed: false,
@@ -71,13 +72,29 @@ pub(super) fn watch(body: Body, ending: Ending, idle: Duration) -> Body {
 
 struct Answer {
     body: Body,
-    ending: Option<Ending>,
+    ending: Option<(Ending, Record)>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     armed: bool,
 }
 
 impl Answer {
+    fn whole(&mut self) {
+        if let Some((ending, _record)) = self.ending.take() {
+            ending.whole();
+        }
+    }
+
+    fn broken(&mut self, why: Reason) {
+        let Some((ending, record)) = self.ending.take() else {
+            return;
+        };
+        // Where the client broke its own body off, the connection had to go with it.
+        if !ending.upload.is_some_and(|u| u.is_broken()) {
+            record.broken(why);
+        }
+    }
+
     /// Whether the upstream has kept us waiting too long.
     fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
         let due = (clock::now() + self.idle).into();
@@ -92,7 +109,7 @@ impl Answer {
         };
         self.armed = true;
         while timer.as_mut().poll(cx).is_ready() {
-            let upload = self.ending.as_ref().and_then(|e| e.upload.as_ref());
+            let upload = self.ending.as_ref().and_then(|(e, _)| e.upload.as_ref());
             // Bytes that still go the other way keep a two-way stream alive.
             let moved = upload.map(|u| u.moved() + self.idle);
             match moved.filter(|due| *due > clock::now()) {
@@ -116,25 +133,21 @@ impl HttpBody for Answer {
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.armed = false;
-                if this.body.is_end_stream()
-                    && let Some(ending) = this.ending.take()
-                {
-                    ending.whole();
+                if this.body.is_end_stream() {
+                    this.whole();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.ending = None;
+                this.broken(error.reason());
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
-                if let Some(ending) = this.ending.take() {
-                    ending.whole();
-                }
+                this.whole();
                 Poll::Ready(None)
             }
             Poll::Pending if this.is_stalled(cx) => {
-                this.ending = None;
+                this.broken(Reason::ConnectionReadTimeout);
                 this.body = Body::empty();
                 Poll::Ready(Some(Err(Reason::ConnectionReadTimeout.into())))
             }

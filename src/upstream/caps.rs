@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{GatewayError, Reason};
 
@@ -17,6 +18,9 @@ pub(super) struct Caps {
     pub(super) max_connections: u32,
     permits: Arc<Semaphore>,
     pending: AtomicU32,
+    /// Connections that are asked for from other workers.
+    wanted: AtomicU32,
+    asked: Notify,
 }
 
 impl Caps {
@@ -25,6 +29,8 @@ impl Caps {
             max_connections,
             permits: Arc::new(Semaphore::new(max_connections as usize)),
             pending: AtomicU32::new(0),
+            wanted: AtomicU32::new(0),
+            asked: Notify::new(),
         }
     }
 
@@ -39,16 +45,38 @@ impl Caps {
         permit.map_err(|closed| GatewayError::caused(Reason::ConnectionLimitReached, closed))
     }
 
-    /// Some request, on any worker, waits for a connection.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.pending.load(Relaxed) > 0
+    /// How many requests, on any worker, wait for a connection.
+    pub(super) fn waiting(&self) -> u32 {
+        self.pending.load(Relaxed)
+    }
+
+    /// Asks every worker to give up an idle connection; one of them will.
+    pub(super) fn ask_for_room(&self) {
+        self.wanted.fetch_add(1, Relaxed);
+        self.asked.notify_waiters();
+    }
+
+    /// Is ready once room is asked for after this call.
+    pub(super) fn room_asked_for(&self) -> Notified<'_> {
+        self.asked.notified()
+    }
+
+    /// Takes on what was asked for, if nobody has yet.
+    pub(super) fn take_on(&self) -> bool {
+        let step = |n: u32| n.checked_sub(1);
+        self.wanted.fetch_update(Relaxed, Relaxed, step).is_ok()
+    }
+
+    /// Puts back what was taken on and could not be done.
+    pub(super) fn put_back(&self) {
+        self.wanted.fetch_add(1, Relaxed);
     }
 
     /// A place among those that wait, or a refusal when `max` wait already.
     pub(super) fn wait(&self, max: u32) -> Result<Place<'_>, GatewayError> {
         let step = |n| (n < max).then_some(n + 1);
         match self.pending.fetch_update(Relaxed, Relaxed, step) {
-            Ok(_) => Ok(Place(&self.pending)),
+            Ok(_) => Ok(Place(self)),
             Err(_) => Err(Reason::ConnectionLimitReached.into()),
         }
     }
@@ -56,10 +84,12 @@ impl Caps {
 
 /// A place in the queue; leaves it when dropped.
 #[derive(Debug)]
-pub(super) struct Place<'a>(&'a AtomicU32);
+pub(super) struct Place<'a>(&'a Caps);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        if self.0.pending.fetch_sub(1, Relaxed) == 1 {
+            self.0.wanted.store(0, Relaxed);
+        }
     }
 }

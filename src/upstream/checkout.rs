@@ -59,8 +59,6 @@ impl Checkout<'_> {
             // Boxed, as is all that is rare, so that the usual way stays small.
             return Box::pin(self.open(permit)).await;
         }
-        // An idle connection that will not be used makes room for one that will.
-        self.pools.evict(&self.upstream.name);
         Box::pin(self.wait()).await
     }
 
@@ -116,6 +114,10 @@ impl Checkout<'_> {
         let pool = &self.upstream.config.pool;
         let _place = self.upstream.caps.wait(pool.max_pending)?;
         let _waiting = self.pool.wait();
+        // An idle connection that will not be used makes room for one that will.
+        if !self.pools.evict(&self.upstream.name) {
+            self.upstream.caps.ask_for_room();
+        }
         let started = clock::now();
         let limit = pool.pending_timeout.value.0;
         let ticket = tokio::time::timeout(limit, self.ticket()).await;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::FileRef;
 use crate::problem::Located;
+use crate::switch::Switch;
 use crate::units::Time;
 
 /// A named set of endpoints and how they are used.
@@ -451,68 +452,5 @@ impl UpstreamTlsConfig {
     /// The files this section names.
     pub fn files(&self) -> impl Iterator<Item = &FileRef> {
         [&self.ca, &self.cert, &self.key].into_iter().flatten()
-    }
-}
-
-/// A policy that is on by default: `false` turns it off, a table sets it, `true` is its default.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Switch<T> {
-    /// `false`.
-    Off,
-    /// A table, `true`, or the key left out.
-    On(T),
-}
-
-impl<T: Default> Default for Switch<T> {
-    fn default() -> Self {
-        Switch::On(T::default())
-    }
-}
-
-impl<T> Switch<T> {
-    /// The settings, if it is on.
-    pub fn on(&self) -> Option<&T> {
-        match self {
-            Switch::Off => None,
-            Switch::On(settings) => Some(settings),
-        }
-    }
-}
-
-impl<T: Serialize> Serialize for Switch<T> {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Switch::Off => s.serialize_bool(false),
-            Switch::On(settings) => settings.serialize(s),
-        }
-    }
-}
-
-impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for Switch<T> {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct BoolOrTable<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for BoolOrTable<T> {
-            type Value = Switch<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, false, or a table")
-            }
-            fn visit_bool<E>(self, on: bool) -> Result<Switch<T>, E> {
-                Ok(if on { Switch::default() } else { Switch::Off })
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Switch<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Switch::On)
-            }
-        }
-        d.deserialize_any(BoolOrTable(std::marker::PhantomData))
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for Switch<T> {
-    fn schema_name() -> Cow<'static, str> {
-        format!("SwitchOf{}", T::schema_name()).into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let table = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [{ "type": "boolean" }, table] })
     }
 }

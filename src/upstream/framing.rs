@@ -9,7 +9,7 @@ use http_body::Body as _;
 
 use super::endpoint::Endpoint;
 use crate::error::{GatewayError, Reason};
-use crate::message::Request;
+use crate::message::{Body, Request, Response};
 
 /// Makes a request fit for its connection.
 pub(super) fn prepare(
@@ -116,4 +116,11 @@ pub(super) fn judge<B>(
     headers.remove(TRANSFER_ENCODING);
     let both = headers.remove(CONTENT_LENGTH).is_some();
     Ok(!both)
+}
+
+/// The same answer, with nothing in it.
+pub(super) fn without_body(response: Response) -> Response {
+    let (mut head, _) = response.into_parts();
+    head.headers.insert(CONTENT_LENGTH, 0.into());
+    Response::from_parts(head, Body::empty())
 }

@@ -9,7 +9,8 @@
 //! * `endpoint`, `eject`, `latency`, `balance`, `budget`: who is asked; pure but for `endpoint`
 //! * `resolve`, `health`: the control thread's part
 //! * `connect`, `tls`, `wire`, `pool`, `caps`, `checkout`: connections
-//! * `choose`, `send`, `framing`, `upload`, `answer`: one try; `retry`, `replay`: further ones
+//! * `choose`, `send`, `framing`, `upload`, `answer`, `record`: one try
+//! * `retry`, `replay`: further ones
 //! * `tunnel`: both ways after a 101
 //! * `status`: how it all stands, for people
 //!
@@ -34,6 +35,7 @@ mod framing;
 mod health;
 mod latency;
 mod pool;
+mod record;
 mod replay;
 mod resolve;
 mod status;
@@ -41,6 +43,8 @@ mod tls;
 mod upload;
 mod wire;
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -106,6 +110,13 @@ impl Upstream {
 
     fn retry(&self) -> Option<&RetryConfig> {
         self.config.retry.on()
+    }
+
+    /// What tells its connections from those of other upstreams, endpoint by endpoint.
+    fn endpoints(&self) -> HashSet<(SocketAddr, u64)> {
+        let set = self.live.set();
+        let key = |e: &Arc<Endpoint>| (e.address, self.identity_of(e));
+        set.endpoints.iter().map(key).collect()
     }
 
     /// A hash of all that makes connections to this endpoint unequal but its address.

@@ -7,9 +7,10 @@
 //! streams the other side allows. No lock is held across an await, and none is contended: only
 //! this worker takes them.
 
+mod give;
 mod lent;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -27,14 +28,18 @@ use super::endpoint::Endpoint;
 use super::latency::Latency;
 use crate::message::Body;
 use crate::telemetry::handles::{PoolClose, UpstreamCells, UpstreamMetrics};
+use give::Givers;
 pub(super) use lent::{InFlight, Keep, LentH1, LentH2, Waiting};
 
 /// This worker's connections to every upstream.
 pub struct WorkerPools {
     /// The worker.
     pub worker: usize,
-    pools: Mutex<HashMap<Key, Arc<EndpointPool>, foldhash::fast::RandomState>>,
+    pools: Arc<Pools>,
+    givers: Givers,
 }
+
+type Pools = Mutex<HashMap<Key, Arc<EndpointPool>, foldhash::fast::RandomState>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -48,7 +53,8 @@ impl WorkerPools {
     pub fn new(worker: usize) -> Self {
         WorkerPools {
             worker,
-            pools: Mutex::default(),
+            pools: Arc::default(),
+            givers: Givers::default(),
         }
     }
 
@@ -62,20 +68,31 @@ impl WorkerPools {
         let mut pools = self.pools.lock();
         let new = || {
             let (metrics, caps) = (Arc::clone(&upstream.metrics), Arc::clone(&upstream.caps));
+            self.givers
+                .begin(&upstream.name, &upstream.caps, &self.pools);
             Arc::new(EndpointPool::new(self.worker, metrics, caps))
         };
         Arc::clone(pools.entry(key).or_insert_with(new))
     }
 
-    /// Closes idle and aged connections, and those of upstreams that `keep` does not know. Called
-    /// about once a second by the worker.
-    pub fn housekeep(&self, now: Instant, keep: impl Fn(&str) -> bool) {
+    /// Closes idle and aged connections, and those to endpoints that are in no upstream any more.
+    /// Called about once a second by the worker.
+    pub fn housekeep(&self, now: Instant, upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>) {
+        self.givers.retain(|name| upstreams.contains_key(name));
+        let mut known: HashMap<&str, HashSet<(SocketAddr, u64)>> = HashMap::new();
         self.pools.lock().retain(|key, pool| {
-            if !keep(&key.upstream) {
-                pool.close_idle(PoolClose::Drain);
+            if !pool.is_empty() {
+                let upstream = upstreams.get_key_value(&key.upstream);
+                let in_use = upstream.is_some_and(|(name, upstream)| {
+                    let endpoints = known.entry(name).or_insert_with(|| upstream.endpoints());
+                    endpoints.contains(&(key.address, key.identity))
+                });
+                if !in_use {
+                    pool.close_idle(PoolClose::Drain);
+                }
             }
             pool.expire(now);
-            if pool.caps.is_awaited() {
+            if pool.caps.waiting() > 0 {
                 pool.evict();
             }
             // A pool that no stack and no lease holds and that is empty is forgotten.
@@ -83,11 +100,9 @@ impl WorkerPools {
         });
     }
 
-    /// Closes one idle connection of an upstream to make room for another.
-    pub(super) fn evict(&self, upstream: &str) {
-        let pools = self.pools.lock();
-        let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
-        of_it.any(|(_, pool)| pool.evict());
+    /// Closes one idle connection of an upstream to make room for another; `false` if it has none.
+    pub(super) fn evict(&self, upstream: &str) -> bool {
+        evict(&self.pools, upstream)
     }
 
     /// Closes every connection that serves no request.
@@ -96,6 +111,12 @@ impl WorkerPools {
             pool.close_idle(PoolClose::Drain);
         }
     }
+}
+
+fn evict(pools: &Pools, upstream: &str) -> bool {
+    let pools = pools.lock();
+    let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
+    of_it.any(|(_, pool)| pool.evict())
 }
 
 /// One endpoint's connections on one worker.
@@ -115,7 +136,13 @@ pub(super) struct EndpointPool {
     pub(super) opening: AtomicBool,
     in_flight: AtomicU32,
     latency: Mutex<Latency>,
+    /// Connections that came back while requests waited here and elsewhere.
+    returns: AtomicU32,
 }
+
+/// One in so many connections that come back goes to whoever has waited longest on any worker, so
+/// that no worker keeps all of them to itself.
+const SHARED_RETURN: u32 = 4;
 
 #[derive(Default)]
 struct Connections {
@@ -151,6 +178,7 @@ struct Shared {
 impl EndpointPool {
     fn new(worker: usize, metrics: Arc<UpstreamMetrics>, caps: Arc<Caps>) -> Self {
         EndpointPool {
+            returns: AtomicU32::new(0),
             worker,
             metrics,
             connections: Mutex::default(),
@@ -278,10 +306,16 @@ impl EndpointPool {
     /// Closes one idle connection to make room for another; `false` if there was none.
     pub(super) fn evict(&self) -> bool {
         let mut connections = self.connections.lock();
-        if connections.idle.is_empty() {
-            return false;
-        }
-        connections.idle.remove(0).task.abort();
+        let task = if connections.idle.is_empty() {
+            let unused = |s: &Shared| s.streams.load(Relaxed) == 0;
+            let Some(at) = connections.shared.iter().position(unused) else {
+                return false;
+            };
+            connections.shared.swap_remove(at).task
+        } else {
+            connections.idle.remove(0).task
+        };
+        task.abort();
         self.cells().pool_idle.dec();
         self.closed(PoolClose::Cap);
         true
@@ -289,8 +323,9 @@ impl EndpointPool {
 
     fn keep(&self, idle: Idle, keep: Keep) {
         let mut connections = self.connections.lock();
-        let waited_for = self.waiting.load(Relaxed) > 0;
-        let room = connections.idle.len() < keep.max_idle && !keep.awaited;
+        let here = self.waiting.load(Relaxed);
+        let waited_for = here > 0 && !(keep.awaited > here && self.is_shared_return());
+        let room = connections.idle.len() < keep.max_idle && keep.awaited == 0;
         if waited_for || room {
             connections.idle.push(idle);
             self.cells().pool_idle.inc();
@@ -299,6 +334,12 @@ impl EndpointPool {
             idle.task.abort();
             self.closed(PoolClose::Cap);
         }
+    }
+
+    fn is_shared_return(&self) -> bool {
+        let nth = self.returns.load(Relaxed).wrapping_add(1);
+        self.returns.store(nth, Relaxed);
+        nth.is_multiple_of(SHARED_RETURN)
     }
 
     fn expire(&self, now: Instant) {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use rustls_pki_types::ServerName;
+use tokio::task::JoinSet;
 
 use super::balance::Ring;
 use super::endpoint::{Endpoint, Standing};
@@ -60,6 +61,8 @@ pub(super) struct Live {
 
 /// How long one lookup may take.
 const LOOKUP: Duration = Duration::from_secs(5);
+/// Lookups of one upstream that run at once.
+const AT_ONCE: usize = 16;
 /// Addresses of one name that are used.
 const MOST_ADDRESSES: usize = 256;
 
@@ -113,17 +116,28 @@ impl Live {
         self.specs.iter().filter(unknown).cloned().collect()
     }
 
-    /// Asks for every name once and puts the answers in force.
+    /// Asks for every name once, a bounded number at a time, and puts each answer in force as it
+    /// comes: a name that is dead or slow keeps no other waiting.
     pub(super) async fn resolve(&self) {
-        for spec in self.specs.iter().filter(|s| s.literal().is_none()) {
-            let Some(found) = lookup(spec).await else {
-                continue;
-            };
-            let written = Arc::clone(&spec.written);
-            let old = self.answers.write().insert(written, found.clone());
-            if old.as_ref() != Some(&found) {
-                self.rebuild();
+        let mut names = self.specs.iter().filter(|s| s.literal().is_none());
+        let mut lookups = JoinSet::new();
+        for spec in names.by_ref().take(AT_ONCE) {
+            lookups.spawn(lookup(spec.clone()));
+        }
+        while let Some(answer) = lookups.join_next().await {
+            if let Some(spec) = names.next() {
+                lookups.spawn(lookup(spec.clone()));
             }
+            if let Ok(Some((written, found))) = answer {
+                self.learn(written, found);
+            }
+        }
+    }
+
+    fn learn(&self, written: Arc<str>, found: Vec<SocketAddr>) {
+        let old = self.answers.write().insert(written, found.clone());
+        if old.as_ref() != Some(&found) {
+            self.rebuild();
         }
     }
 
@@ -137,8 +151,8 @@ impl Live {
     }
 }
 
-/// The sorted addresses of a name, or nothing if there is no usable answer.
-async fn lookup(spec: &Spec) -> Option<Vec<SocketAddr>> {
+/// A name as written and its sorted addresses, or nothing if there is no usable answer.
+async fn lookup(spec: Spec) -> Option<(Arc<str>, Vec<SocketAddr>)> {
     let (host, port) = (Arc::clone(&spec.host), spec.port);
     let asked = tokio::task::spawn_blocking(move || {
         (&*host, port).to_socket_addrs().map(Iterator::collect)
@@ -152,7 +166,7 @@ async fn lookup(spec: &Spec) -> Option<Vec<SocketAddr>> {
             found.sort_unstable();
             found.dedup();
             found.truncate(MOST_ADDRESSES);
-            Some(found)
+            Some((spec.written, found))
         }
         Ok(_) => {
             tracing::warn!(name = %spec.written, "no address for an upstream name; keeping what is known");

@@ -1,5 +1,5 @@
 //! The innermost service: one try. Choose an endpoint, get a connection, send, wait for the
-//! response headers, record how it went.
+//! response headers. `record` counts how it went, up to the end of the answer.
 //!
 //! A request that an idle connection hands back unwritten goes out again at once on a fresh one;
 //! that is no retry, since nobody has seen it. Everything else that fails is an error for `retry`
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tower::Service;
@@ -22,10 +23,11 @@ use super::answer::{self, Ending};
 use super::checkout::{Checkout, Lent, Wanted};
 use super::choose::{Slot, View};
 use super::pool::WorkerPools;
+use super::record::Record;
 use super::upload::{self, Upload, Waits};
-use super::{Upstream, eject, framing};
+use super::{Upstream, framing};
 use crate::clock;
-use crate::error::{GatewayError, Reason, Side};
+use crate::error::{GatewayError, Reason};
 use crate::message::{Body, Exchange, Request, Response};
 
 /// What a further try is told: an extension that `retry` puts on the request.
@@ -57,8 +59,10 @@ impl StdError for Stale {
 #[derive(Clone)]
 pub struct Send(Arc<Sender>);
 
-struct Sender {
-    upstream: Arc<Upstream>,
+pub(super) struct Sender {
+    pub(super) upstream: Arc<Upstream>,
+    /// The upstream's name, this worker's own copy.
+    name: Arc<str>,
     pools: Arc<WorkerPools>,
     view: Mutex<View>,
     per_try: Option<Duration>,
@@ -72,6 +76,7 @@ impl Send {
         Send(Arc::new(Sender {
             per_try: per_try.map(|t| t.value.0),
             view: Mutex::new(View::new(seed)),
+            name: Arc::from(&*upstream.name),
             upstream,
             pools,
         }))
@@ -94,7 +99,7 @@ impl Service<Request> for Send {
 }
 
 impl Sender {
-    async fn attempt(&self, mut request: Request) -> Result<Response, GatewayError> {
+    async fn attempt(self: Arc<Self>, mut request: Request) -> Result<Response, GatewayError> {
         let started = clock::now();
         let extensions = std::mem::take(request.extensions_mut());
         let exchange = extensions.get::<Arc<Exchange>>();
@@ -108,27 +113,33 @@ impl Sender {
             .choose(&self.upstream, &self.pools, hash, tried, started)?;
         if let Some(exchange) = exchange {
             exchange.note(|notes| {
-                notes.upstream = Some(Arc::clone(&self.upstream.name));
+                notes.upstream = Some(Arc::clone(&self.name));
                 notes.endpoint = Some(slot.endpoint.address);
                 notes.tries += 1;
             });
         }
-        let mut record = Record::begin(self, &slot, started);
+        let mut record = Record::begin(&self, &slot, started);
         let result = self.exchange(request, &slot, fresh, started).await;
-        record.end(&result);
+        record.headers(result.as_ref().map(|(response, _)| response.status()));
         if let Some(exchange) = exchange {
             exchange.note(|notes| notes.waited += clock::now() - started);
         }
-        result
+        let (response, ending) = result?;
+        let Some(ending) = ending else {
+            return Ok(response);
+        };
+        let idle = self.upstream.config.timeouts.idle.value.0;
+        Ok(response.map(|body| answer::watch(body, ending, record, idle)))
     }
 
+    /// One try up to the response headers, and what is let go at the end of the body.
     async fn exchange(
         &self,
         request: Request,
         slot: &Slot,
         fresh: bool,
         started: Instant,
-    ) -> Result<Response, GatewayError> {
+    ) -> Result<(Response, Option<Ending>), GatewayError> {
         let flight = slot.pool.begin();
         let (head, body) = request.into_parts();
         let (body, upload) = upload::watch(body, started);
@@ -154,7 +165,7 @@ impl Sender {
                         reusable: !upgrade,
                         keep: answer::keep(&self.upstream),
                     };
-                    return self.answered(response, ending, upgrade, method_is_head);
+                    return answered(response, ending, upgrade, method_is_head);
                 }
                 Err(mut failed) => match failed.take_message() {
                     Some(unwritten) if reused && !wanted.fresh => {
@@ -221,54 +232,32 @@ impl Sender {
             }
         }
     }
+}
 
-    fn answered(
-        &self,
-        mut response: http::Response<Incoming>,
-        mut ending: Ending,
-        upgrade: bool,
-        to_head: bool,
-    ) -> Result<Response, GatewayError> {
-        if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-            return match ending.lent {
-                Lent::H1(lent) if upgrade => {
-                    lent.release();
-                    Ok(response.map(|_| Body::empty()))
-                }
-                Lent::H1(_) | Lent::H2(_) => Err(Reason::HttpUpgradeFailed.into()),
-            };
-        }
-        ending.reusable &= framing::judge(&mut response, to_head)?;
-        let idle = self.upstream.config.timeouts.idle.value.0;
-        Ok(response.map(|body| answer::watch(Body::from_upstream(body), ending, idle)))
+/// Judges an answer whose headers are there; a connection that was upgraded has no ending.
+fn answered(
+    mut response: http::Response<Incoming>,
+    mut ending: Ending,
+    upgrade: bool,
+    to_head: bool,
+) -> Result<(Response, Option<Ending>), GatewayError> {
+    if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+        return match ending.lent {
+            Lent::H1(lent) if upgrade => {
+                lent.release();
+                Ok((response.map(|_| Body::empty()), None))
+            }
+            Lent::H1(_) | Lent::H2(_) => Err(Reason::HttpUpgradeFailed.into()),
+        };
     }
-
-    /// Counts a failure of an endpoint, which may eject it.
-    fn failed(&self, slot: &Slot, now: Instant) {
-        let Some(rule) = &self.upstream.rule else {
-            return;
-        };
-        let Some(ejection) = slot.endpoint.standing.failed(now, rule) else {
-            return;
-        };
-        let set = self.upstream.live.set();
-        let count = |what: &dyn Fn(&super::endpoint::Standing) -> bool| {
-            set.endpoints.iter().filter(|e| what(&e.standing)).count()
-        };
-        let ejected = count(&|s| s.is_ejected(now));
-        let usable = count(&|s| s.is_usable(now));
-        if eject::may(rule, set.endpoints.len(), ejected, usable) {
-            slot.endpoint.standing.eject(now, &ejection);
-            self.upstream.live.changed();
-            slot.pool.cells().ejections.inc();
-            tracing::warn!(
-                upstream = %self.upstream.name,
-                endpoint = %slot.endpoint.address,
-                seconds = ejection.length.as_secs_f64(),
-                "endpoint ejected"
-            );
-        }
+    ending.reusable &= framing::judge(&mut response, to_head)?;
+    let response = response.map(Body::from_upstream);
+    if response.status() == http::StatusCode::RESET_CONTENT && !response.body().is_end_stream() {
+        // It has no content (RFC 9110 15.3.6): what came goes with its connection.
+        ending.reusable = false;
+        return Ok((framing::without_body(response), Some(ending)));
     }
+    Ok((response, Some(ending)))
 }
 
 /// When a wait for headers ends, and what it is called then.
@@ -351,68 +340,5 @@ fn failure(error: hyper::Error, reused: bool) -> GatewayError {
         GatewayError::caused(Reason::ConnectionTerminated, Stale(error))
     } else {
         GatewayError::caused(Reason::ConnectionTerminated, error)
-    }
-}
-
-/// One try in the numbers; dropped before its end, it was cancelled.
-struct Record<'a> {
-    sender: &'a Sender,
-    slot: &'a Slot,
-    started: Instant,
-    ended: bool,
-}
-
-impl<'a> Record<'a> {
-    fn begin(sender: &'a Sender, slot: &'a Slot, started: Instant) -> Self {
-        Record {
-            sender,
-            slot,
-            started,
-            ended: false,
-        }
-    }
-
-    fn end(&mut self, result: &Result<Response, GatewayError>) {
-        self.ended = true;
-        let now = clock::now();
-        let took = now - self.started;
-        let cells = self.slot.pool.cells();
-        cells.attempt_duration.observe(took);
-        let bad = match result {
-            Ok(response) if response.status().is_server_error() => {
-                cells.server_error.inc();
-                true
-            }
-            Ok(_) => {
-                cells.ok.inc();
-                false
-            }
-            Err(error) => {
-                cells.failed.inc(error.reason());
-                let ours = error.reason() == Reason::ConnectionLimitReached;
-                if error.reason().side() != Side::Upstream || ours {
-                    return;
-                }
-                // One idle connection closed says nothing about the endpoint.
-                if StdError::source(error).is_some_and(|s| s.is::<Stale>()) {
-                    return;
-                }
-                true
-            }
-        };
-        self.slot.pool.observe(took, bad, now);
-        if bad {
-            self.sender.failed(self.slot, now);
-        } else {
-            self.slot.endpoint.standing.succeeded();
-        }
-    }
-}
-
-impl Drop for Record<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.slot.pool.cells().cancelled.inc();
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! One worker's client against raw sockets: pool, send and retry together.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -145,15 +146,11 @@ fn compiled(
 
 fn exchange() -> Arc<Exchange> {
     let anyone = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
-    let conn = Arc::new(Conn {
-        listener: "test".into(),
-        peer: anyone,
-        local: anyone,
-        trusted: false,
-        tls: None,
-    });
+    let conn = Arc::new(Conn::new("test".into(), anyone, anyone, false, None));
     let id = HeaderValue::from_static("test");
-    Arc::new(Exchange::new(conn, crate::clock::now(), anyone.ip(), id))
+    let (now, timeout) = (crate::clock::now(), std::time::Duration::from_secs(30));
+    let sketch = crate::message::sketch::Sketch::default();
+    Arc::new(Exchange::new(conn, now, anyone.ip(), id, sketch, timeout))
 }
 
 fn request(method: Method, body: Body) -> Request {
@@ -487,7 +484,7 @@ async fn a_reload_keeps_standings_and_connections_of_what_did_not_change() {
     assert!(new.upstream.live.set().endpoints[0].standing.is_unhealthy());
     new.get().await.expect("panic mode still asks it");
     assert_eq!(origin.connections.load(SeqCst), 1);
-    new.pools.housekeep(now, |_| false);
+    new.pools.housekeep(now, &BTreeMap::new());
     assert_eq!(new.metrics.of(0).pool_idle.get(), 0);
 }
 

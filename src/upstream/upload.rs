@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ pub(super) struct Upload {
     start: Instant,
     moved: AtomicU64,
     state: AtomicU8,
+    broken: AtomicBool,
 }
 
 /// Who is waited for.
@@ -46,6 +47,11 @@ impl Upload {
             1 => Waits::ForUpstream,
             _ => Waits::ForNobody,
         }
+    }
+
+    /// The client broke it off.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
     }
 
     /// When it last moved.
@@ -72,6 +78,7 @@ pub(super) fn watch(body: Body, now: Instant) -> (Body, Option<Arc<Upload>>) {
         start: now,
         moved: AtomicU64::new(0),
         state: AtomicU8::new(Waits::ForUpstream as u8),
+        broken: AtomicBool::new(false),
     });
     let watched = Watched {
         left: body.size_hint().exact(),
@@ -100,6 +107,9 @@ impl HttpBody for Watched {
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let length = frame.data_ref().map_or(0, Bytes::len) as u64;
             self.left = self.left.map(|left| left.saturating_sub(length));
+        }
+        if let Poll::Ready(Some(Err(_))) = &polled {
+            self.upload.broken.store(true, Relaxed);
         }
         let all = self.left == Some(0) || self.body.is_end_stream();
         match &polled {

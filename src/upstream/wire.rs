@@ -21,7 +21,9 @@ const MAX_HEADERS: usize = 256;
 const MAX_HEADER_SIZE: usize = 64 * 1024;
 const MAX_BUFFER: usize = 128 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Room for many streams whose clients do not read: with little, a few of them would stop all
+/// others on the connection. h2 also takes more small frames for an attack the less there is.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const SETTINGS_WAIT: Duration = Duration::from_secs(1);
 const SETTINGS_LOOK: Duration = Duration::from_millis(1);
 const PING_EVERY: Duration = Duration::from_secs(20);

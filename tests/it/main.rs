@@ -11,8 +11,25 @@
 )]
 
 mod cases;
+mod acceptance;
+mod bodies;
 mod config;
 mod docs;
 mod floor_plan;
 mod forwarding;
+mod framing;
+mod framing_fuzz;
 mod harness;
+mod hops;
+mod hostile;
+mod kill;
+mod leaving;
+mod lifecycle;
+mod operator;
+mod reload;
+mod request_line;
+mod retries;
+mod streams;
+mod tls;
+mod tunnels;
+mod upstream_answers;

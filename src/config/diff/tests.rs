@@ -64,12 +64,13 @@ fn the_state_that_a_change_costs_is_told() {
 #[test]
 fn only_what_is_read_at_the_start_needs_a_restart() {
     let more = "[server]\nworkers = 3\nidentity = \"x\"\n[admin]\naddress = \"127.0.0.1:1\"\n\
-                [log]\nlevel = \"warn\"\n[listeners.web]";
+                [log]\nlevel = \"warn\"\nformat = \"json\"\n[listeners.web]";
     let d = against_old("[listeners.web]", more);
     assert_eq!(
         d.global,
         [
             "admin.address",
+            "log.format",
             "log.level",
             "server.identity",
             "server.workers"
@@ -77,7 +78,7 @@ fn only_what_is_read_at_the_start_needs_a_restart() {
     );
     assert_eq!(
         d.needs_restart(),
-        ["admin.address", "log.level", "server.workers"]
+        ["admin.address", "log.format", "server.workers"]
     );
 }
 

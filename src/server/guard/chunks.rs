@@ -1,13 +1,18 @@
 //! Where a chunked body ends (RFC 9112 7.1).
 //!
 //! Follows chunk sizes, data and trailers over any split of the bytes. As lenient as hyper's own
-//! decoder in what follows a size, so that both see the same end; anything else is `Broken`.
+//! decoder in what follows a size, so that both see the same end; anything else is `Broken`, also
+//! where hyper is more lenient: a bare LF, a size without end.
+
+/// The most digits of a size, zeros too.
+const MOST_DIGITS: u8 = 16;
 
 /// Inside a chunked body.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     at: At,
     size: u64,
+    digits: u8,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -33,8 +38,8 @@ pub(super) enum Progress {
     More,
     /// The body ended after this many.
     Done(usize),
-    /// This is no chunked body.
-    Broken,
+    /// This is no chunked body, from the byte after so many on.
+    Broken(usize),
 }
 
 impl Chunks {
@@ -58,7 +63,7 @@ impl Chunks {
             }
             match self.next(bytes[i - 1]) {
                 Some(at) => self.at = at,
-                None => return Progress::Broken,
+                None => return Progress::Broken(i - 1),
             }
         }
         Progress::More
@@ -69,7 +74,9 @@ impl Chunks {
             (At::FirstDigit | At::Digits, b) if b.is_ascii_hexdigit() => {
                 let digit = (b as char).to_digit(16)?;
                 self.size = self.size.checked_mul(16)?.checked_add(u64::from(digit))?;
-                At::Digits
+                self.digits += 1;
+                let held = self.digits <= MOST_DIGITS && i64::try_from(self.size).is_ok();
+                return held.then_some(At::Digits);
             }
             (At::Digits | At::AfterSize, b' ' | b'\t') => At::AfterSize,
             (At::Digits | At::AfterSize, b';') => At::Extension,
@@ -78,7 +85,10 @@ impl Chunks {
             (At::SizeLf, b'\n') if self.size == 0 => At::TrailerStart,
             (At::SizeLf, b'\n') => At::Data,
             (At::DataCr, b'\r') => At::DataLf,
-            (At::DataLf, b'\n') => At::FirstDigit,
+            (At::DataLf, b'\n') => {
+                self.digits = 0;
+                At::FirstDigit
+            }
             (At::TrailerStart, b'\r') => At::EndLf,
             (At::TrailerStart | At::Trailer, b) if b != b'\r' && b != b'\n' => At::Trailer,
             (At::Trailer, b'\r') => At::TrailerLf,

@@ -13,6 +13,8 @@ pub(super) type Fault = (Violation, Reason);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     None,
+    /// No body, and the request asks to leave HTTP: what follows may not be HTTP.
+    Leaving,
     Length(u64),
     Chunked,
 }
@@ -77,10 +79,11 @@ fn check_request_line(line: &[u8]) -> Result<bool, Fault> {
     Ok(&line[last + 1..] == b"HTTP/1.0")
 }
 
-/// The fields that frame a message or name its host.
+/// The fields that frame a message, name its host or ask for another protocol.
 #[derive(Default)]
 struct Seen {
     host: bool,
+    upgrade: bool,
     length: Option<u64>,
     chunked: bool,
 }
@@ -97,6 +100,10 @@ impl Seen {
         }
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.host(),
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                self.upgrade = true;
+                Ok(())
+            }
             14 if is(name, b"content", b"length") => self.length(name, trim(value)),
             17 if is(name, b"transfer", b"encoding") => self.coding(name, trim(value)),
             _ => Ok(()),
@@ -118,7 +125,9 @@ impl Seen {
             b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(b - b'0')),
             _ => None,
         });
-        self.length = Some(length.ok_or(FRAMING)?);
+        // one that overflows where lengths are signed is as bad as one that does so here
+        let signed = |length: &u64| i64::try_from(*length).is_ok();
+        self.length = Some(length.filter(signed).ok_or(FRAMING)?);
         Ok(())
     }
 
@@ -138,6 +147,7 @@ impl Seen {
             (true, Some(_)) => Err(FRAMING),
             (true, None) if http10 => Err(FRAMING),
             (true, None) => Ok(Framing::Chunked),
+            (false, None | Some(0)) if self.upgrade => Ok(Framing::Leaving),
             (false, Some(length)) => Ok(Framing::Length(length)),
             (false, None) => Ok(Framing::None),
         }

@@ -3,7 +3,8 @@
 //! hyper hides from a service what makes requests ambiguous: that Content-Length and
 //! Transfer-Encoding both stood there, a bare LF, a second Transfer-Encoding, a `#` in the target.
 //! The guard follows the framing of the byte stream (head, body by length or chunks, next head)
-//! without changing a byte, and where a head breaks a rule it writes the number of that request
+//! without changing a byte (one exception: it ends a request line that is too long, so that the
+//! refusal is an answer like any other), and where a head breaks a rule it writes the number of that request
 //! into the [`Verdict`] and lets nothing through after it: requests before are answered first,
 //! `dispatch` refuses this one and the connection closes.
 //!
@@ -26,6 +27,12 @@ use head::{Fault, Framing};
 
 /// Empty lines before a head that are passed over (RFC 9112 2.2 asks for at least one).
 const BLANK_BYTES: u8 = 16;
+
+/// What a head may have beside the bytes that hyper counts before the guard stops following it.
+const SLACK: usize = 16 << 10;
+
+/// What ends a request line that is too long, in the client's stead.
+const ENDING: &[u8] = b" HTTP/1.1\r\n\r\n";
 
 /// Which request of a connection must be refused, and why. Shared with `dispatch`.
 #[derive(Debug, Default)]
@@ -67,8 +74,10 @@ pub struct Guard {
     /// The beginning of a head that came in pieces.
     carry: Vec<u8>,
     blank: u8,
-    /// Bytes after which a head is no longer looked at; hyper refuses it before that.
+    /// The largest head, as hyper counts it.
     limit: usize,
+    /// What is left to pass of [`ENDING`].
+    ending: &'static [u8],
 }
 
 #[derive(Debug)]
@@ -79,14 +88,18 @@ enum State {
     Length(u64),
     /// Inside a chunked body.
     Chunked(Chunks),
+    /// A request has passed that asks to leave HTTP; nothing passes until it is answered.
+    Leaving,
     /// A bad head has passed; nothing passes after it.
     Held,
+    /// A chunked body has turned out to be none; nothing passes after its last good byte.
+    Broken,
     /// Framing is lost; hyper must find the fault, and a request it finds instead is refused.
     Lost,
 }
 
 impl Guard {
-    /// For heads of up to `limit` bytes.
+    /// For heads of up to `limit` bytes, of 1024 at least.
     pub fn new(limit: usize) -> Self {
         Guard {
             state: State::Head,
@@ -95,6 +108,7 @@ impl Guard {
             carry: Vec::new(),
             blank: 0,
             limit,
+            ending: &[],
         }
     }
 
@@ -115,12 +129,37 @@ impl Guard {
 
     /// Whether the last byte seen was the last of a request.
     pub fn between(&self) -> bool {
-        matches!(self.state, State::Head) && self.carry.is_empty()
+        matches!(self.state, State::Head | State::Leaving) && self.carry.is_empty()
+    }
+
+    /// Whether nothing passes until the last request is answered: what follows it is the next
+    /// request, or the first bytes of a tunnel.
+    pub fn awaits(&self) -> bool {
+        matches!(self.state, State::Leaving)
+    }
+
+    /// The request that asked to leave HTTP was answered and has not left: the next one follows.
+    pub fn stays(&mut self) {
+        if self.awaits() {
+            self.state = State::Head;
+        }
     }
 
     /// Whether nothing passes any more.
     pub fn holds(&self) -> bool {
         matches!(self.state, State::Held)
+    }
+
+    /// The end of a request line that was cut, up to `room` bytes of it.
+    pub fn ending(&mut self, room: usize) -> &'static [u8] {
+        let (now, later) = self.ending.split_at(room.min(self.ending.len()));
+        self.ending = later;
+        now
+    }
+
+    /// Whether the body that passes now can never be whole.
+    pub fn breaks(&self) -> bool {
+        matches!(self.state, State::Broken)
     }
 
     /// Looks at the next bytes and says how many of them may pass.
@@ -147,12 +186,14 @@ impl Guard {
                         self.state = State::Head;
                         taken
                     }
-                    Progress::Broken => {
-                        self.lose((Violation::Body, Reason::BadRequest));
-                        rest.len()
+                    Progress::Broken(good) => {
+                        let fault = (Violation::Body, Reason::BadRequest);
+                        self.verdict.write(self.heads + 1, fault);
+                        self.state = State::Broken;
+                        return Ok(at + good);
                     }
                 },
-                State::Held => return Ok(at),
+                State::Held | State::Leaving | State::Broken => return Ok(at),
                 State::Lost => rest.len(),
             };
         }
@@ -169,6 +210,9 @@ impl Guard {
             if blank > 0 {
                 return self.blank(blank);
             }
+            if self.line_is_too_long(bytes) {
+                return Ok(self.cut(0));
+            }
             if let Some(end) = head::end(bytes, 0) {
                 self.judge(head::check(&bytes[..end]));
                 return Ok(end);
@@ -177,17 +221,42 @@ impl Guard {
         } else {
             let before = self.carry.len();
             self.carry.extend_from_slice(bytes);
+            if self.line_is_too_long(&self.carry) {
+                return Ok(self.cut(before));
+            }
             if let Some(end) = head::end(&self.carry, before.saturating_sub(3)) {
                 let carry = std::mem::take(&mut self.carry);
                 self.judge(head::check(&carry[..end]));
                 return Ok(end - before);
             }
         }
-        if self.carry.len() > self.limit {
+        if self.carry.len() > self.limit + SLACK {
             self.carry = Vec::new();
             self.lose((Violation::FieldSize, Reason::HeaderTooLarge));
         }
         Ok(bytes.len())
+    }
+
+    /// How much of a request line may pass, so that a head with its ending keeps to the limit.
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(ENDING.len())
+    }
+
+    fn line_is_too_long(&self, head: &[u8]) -> bool {
+        let room = self.room();
+        head.len() > room && memchr::memchr(b'\n', &head[..=room]).is_none()
+    }
+
+    /// Refuses a request within its first line, of which `passed` bytes have passed. Says how
+    /// many more may.
+    fn cut(&mut self, passed: usize) -> usize {
+        self.carry = Vec::new();
+        self.heads += 1;
+        let fault = (Violation::Target, Reason::UriTooLong);
+        self.verdict.write(self.heads, fault);
+        self.state = State::Held;
+        self.ending = ENDING;
+        self.room() - passed
     }
 
     fn blank(&mut self, count: usize) -> io::Result<usize> {
@@ -207,6 +276,7 @@ impl Guard {
         self.blank = 0;
         self.state = match outcome {
             Ok(Framing::None | Framing::Length(0)) => State::Head,
+            Ok(Framing::Leaving) => State::Leaving,
             Ok(Framing::Length(length)) => State::Length(length),
             Ok(Framing::Chunked) => State::Chunked(Chunks::default()),
             Err(fault) => {

@@ -214,6 +214,9 @@ fn a_chunked_body_that_is_broken_makes_whatever_follows_a_bad_request() {
         "g\r\n",
         "3\r\nabcd\r\n0\r\n\r\n",
         "fffffffffffffffff\r\n",
+        "ffffffffffffffff\r\n",
+        "00000000000000000\r\n\r\n",
+        "0\r\n\n",
     ] {
         let mut guard = guard();
         let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -225,6 +228,10 @@ fn a_chunked_body_that_is_broken_makes_whatever_follows_a_bad_request() {
         assert_eq!(
             verdict.check(2),
             Some((Violation::Body, Reason::BadRequest)),
+            "{body:?}"
+        );
+        assert!(
+            guard.breaks() && guard.inspect(b"x").ok() == Some(0),
             "{body:?}"
         );
     }

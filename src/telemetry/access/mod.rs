@@ -108,6 +108,12 @@ impl AccessLog {
         }))
     }
 
+    /// Whether anything is logged at all, so that nothing need be kept for it.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.0.shared.share.load(Relaxed) != OFF
+    }
+
     /// Logs a request, if it is in the sample or failed by us with a 5xx. Never waits.
     pub fn log(&self, record: &Record<'_>) {
         let local = &*self.0;

@@ -37,8 +37,8 @@ pub(in crate::upstream) struct LentH2 {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::upstream) struct Keep {
     pub(in crate::upstream) max_idle: usize,
-    /// A request of another endpoint or worker waits for a connection.
-    pub(in crate::upstream) awaited: bool,
+    /// Requests that wait for a connection, of any endpoint and worker.
+    pub(in crate::upstream) awaited: u32,
 }
 
 impl LentH1 {

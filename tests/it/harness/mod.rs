@@ -5,15 +5,24 @@
 //!
 //! * `gateway`: `weir run` on a config of the test's own, its addresses, metrics, memory, signals
 //! * `client`: bytes out, strictly parsed answers in
+//! * `h2c`: an HTTP/2 client that keeps the rules
+//! * `secure`: TLS from the client, certificates
 //! * `origin`: an upstream that records requests with a strict parser of its own and answers as
 //!   the test says
 //! * `oracles`: both with a victim beside them, and what must hold after every exchange
 
+pub mod bench;
 pub mod client;
 pub mod gateway;
+<<<<<<< HEAD
 pub mod oracles;
+=======
+pub mod h2c;
+>>>>>>> main
 pub mod origin;
 pub mod parse;
+pub mod rpc;
+pub mod secure;
 
 use std::time::{Duration, Instant};
 

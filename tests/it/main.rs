@@ -10,9 +10,9 @@
     reason = "clients and origins are plain threads with real time"
 )]
 
-mod cases;
 mod acceptance;
 mod bodies;
+mod cases;
 mod config;
 mod docs;
 mod floor_plan;

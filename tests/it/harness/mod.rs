@@ -14,11 +14,8 @@
 pub mod bench;
 pub mod client;
 pub mod gateway;
-<<<<<<< HEAD
-pub mod oracles;
-=======
 pub mod h2c;
->>>>>>> main
+pub mod oracles;
 pub mod origin;
 pub mod parse;
 pub mod rpc;

@@ -33,6 +33,9 @@ pub fn admit(
     conn: &Conn,
     listener: &ListenerPlan,
 ) -> Result<String, Refused> {
+    if trace_has_content(parts) {
+        return Err((Reason::BadRequest, Violation::Method));
+    }
     method(&parts.method)?;
     if sketch.has(Field::TransferEncoding) {
         transfer_coding(&parts.headers, parts.version)?;
@@ -50,6 +53,12 @@ pub fn admit(
     }
     path(parts)?;
     Ok(host)
+}
+
+/// RFC 9110 9.3.8; a client that sends some has another reading of it than we have.
+fn trace_has_content(parts: &Parts) -> bool {
+    let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+    parts.method == Method::TRACE && framing.iter().any(|f| parts.headers.contains_key(f))
 }
 
 fn method(method: &Method) -> Result<(), Refused> {

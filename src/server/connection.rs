@@ -241,11 +241,10 @@ where
         }
     };
     let cells = plan.metrics.of(worker.index);
-    if let Some(violation) = pulse.blamed() {
-        cells.violations[violation as usize].inc();
-        return;
-    }
     match end {
+        End::Done(_) if let Some(violation) = pulse.blamed() => {
+            cells.violations[violation as usize].inc();
+        }
         End::Done(Ok(())) => pulse.release(),
         End::Done(Err(error)) => count(&error, version, cells),
         End::Due if pulse.in_head() => cells.violations[Violation::Stall as usize].inc(),

@@ -3,8 +3,8 @@
 //! Replays what was read before hyper came (detection, PROXY header), shows every byte to the
 //! guard or the frame counter, notes in the pulse where a head begins and ends, cuts a client that
 //! takes nothing of its answer for `write_timeout`, and closes without losing the last answer. It
-//! holds the connection's [`Slot`], so that a tunnel counts until its end. Bytes are never changed, save
-//! for the end of a request line that is too long.
+//! holds the connection's [`Slot`], so that a tunnel counts until its end. Bytes are never changed,
+//! save for the end of a request line that is too long.
 
 use std::future::Future;
 use std::io;

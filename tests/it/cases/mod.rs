@@ -1,11 +1,13 @@
 //! The rows of CASES.md that are exchanges of bytes: data in `tests/cases`, one runner, one test
 //! for each row. Every exchange is judged by all of `harness/oracles.rs`.
 //!
-//! A row that a table cannot say (floods, sweeps, mutants) stands in `sweeps.rs`.
+//! A row that a table cannot say (floods, sweeps, mutants) stands in `sweeps.rs`; whether the
+//! oracles would notice anything, in `teeth.rs`.
 
 mod data;
 mod run;
 mod sweeps;
+mod teeth;
 
 /// A module of tests, one for each row of a file, and one that no row of the file is forgotten.
 macro_rules! rows {

@@ -35,7 +35,7 @@ pub fn play(bench: &mut Bench, case: &Case) {
         let steps = Arc::new(case.reply.clone());
         bench.set_script(Some(Arc::new(move || act(steps.clone()))));
     }
-    let mut raw = Raw::connect(bench.gateway.web());
+    let mut raw = Raw::connect(bench.web);
     send(&mut raw, &case.send);
     let first = match case.head {
         true => raw.reader().response(true),

@@ -1,13 +1,18 @@
 //! Rows that are sweeps: each byte at each place, and seeded mutants of everything.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use super::data::{self, Case, Step};
 use crate::harness::oracles::Bench;
 use crate::harness::parse::{Message, Reader};
-use crate::harness::{Raw, SOON};
+use crate::harness::{Gateway, Raw, SOON, eventually};
 
 /// Sends bytes, ends its side, and reads every answer to the end of the connection.
 fn exchange(bench: &Bench, bytes: &[u8]) -> Vec<Message> {
-    let mut raw = Raw::connect(bench.gateway.web());
+    let mut raw = Raw::connect(bench.web);
     // Who refuses early need not read all of it.
     if raw.try_send(bytes).is_ok() {
         drop(raw.stream().shutdown(std::net::Shutdown::Write));
@@ -155,4 +160,65 @@ fn a62_mutants_are_read_alike_by_the_gateway_and_by_a_strict_parser() {
         }
     }
     bench.finish("A62");
+}
+
+/// An origin that answers as soon as it has a head, reads the body as no request, and keeps the
+/// connection open. Counts the heads it has answered: one for each connection.
+fn hasty(answer: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let heads = Arc::new(AtomicUsize::new(0));
+    let count = heads.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let count = count.clone();
+            std::thread::spawn(move || {
+                let (mut head, mut piece) = (Vec::new(), [0; 4096]);
+                while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+                    match stream.read(&mut piece) {
+                        Ok(n @ 1..) => head.extend_from_slice(&piece[..n]),
+                        _ => return,
+                    }
+                }
+                count.fetch_add(1, SeqCst);
+                drop(stream.write_all(answer.as_bytes()));
+                while matches!(stream.read(&mut piece), Ok(1..)) {}
+            });
+        }
+    });
+    (address, heads)
+}
+
+/// The rest of an upload that was answered early is never anybody's request.
+fn answered_early(head: &str, status: u16, answer: &'static str) {
+    let (origin, heads) = hasty(answer);
+    let mut gateway = Gateway::before(origin, "pool = { max_connections = 2 }\nretry = false");
+    for round in 1..=3 {
+        let mut raw = Raw::connect(gateway.web());
+        raw.send(head);
+        let early = raw.response();
+        assert_eq!((early.status(), early.text().as_str()), (status, "no"));
+        // What comes now is the body, or nobody's.
+        drop(raw.try_send("GET /poison HTTP/1.1\r\nHost: t.test\r\n\r\n"));
+        let rest = raw.try_response();
+        assert!(rest.is_err(), "the late body was answered: {rest:?}");
+        // A connection that still waits for a body serves nobody: each round has a new one.
+        eventually("a connection of its own", || heads.load(SeqCst) == round);
+    }
+    gateway.assert_sound();
+}
+
+#[test]
+fn d02_a_refusal_instead_of_100_continue_ends_both_connections() {
+    let head =
+        "POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 38\r\nExpect: 100-continue\r\n\r\n";
+    answered_early(head, 401, "HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno");
+    answered_early(head, 417, "HTTP/1.1 417 No\r\nContent-Length: 2\r\n\r\nno");
+}
+
+#[test]
+fn a57_e19_an_answer_before_the_body_is_complete_ends_both_connections() {
+    let head = "POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 5000\r\n\r\nhello";
+    answered_early(head, 200, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
+    answered_early(head, 413, "HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno");
 }

@@ -9,6 +9,7 @@
 //!
 //! Must never be lenient: a case that allows more says so in its own words.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use super::client::Raw;
@@ -22,8 +23,10 @@ pub type Script = Arc<dyn Fn() -> Reply + Send + Sync>;
 
 /// A gateway with a pool of one connection, and the recorder behind it.
 pub struct Bench {
-    pub gateway: Gateway,
+    /// Where clients go.
+    pub web: SocketAddr,
     pub origin: Origin,
+    gateway: Option<Gateway>,
     script: Arc<Mutex<Option<Script>>>,
     victims: usize,
     rss: u64,
@@ -93,6 +96,24 @@ upstream = "o"
 impl Bench {
     /// Starts both, and lets the victim warm the connection between them.
     pub fn start() -> Bench {
+        let mut bench = Bench::before(|origin| {
+            let config = CONFIG.replace("ORIGIN", &origin.to_string());
+            let gateway = Gateway::start_bare(&config);
+            (gateway.web(), Some(gateway))
+        });
+        for _ in 0..20 {
+            bench.victim("warming up");
+        }
+        bench.warm_up_buffers();
+        // The end of a row reads the metrics; their buffers are not the row's either.
+        bench.gateway().assert_sound();
+        bench.origin.clear();
+        bench.rss = bench.gateway().rss();
+        bench
+    }
+
+    /// The recorder, with something of the test's own before it: how the oracles are tested.
+    pub fn before(start: impl FnOnce(SocketAddr) -> (SocketAddr, Option<Gateway>)) -> Bench {
         let script: Arc<Mutex<Option<Script>>> = Arc::default();
         let scripted = script.clone();
         let origin = Origin::start(move |request, _| {
@@ -102,24 +123,19 @@ impl Bench {
                 _ => echo(request),
             }
         });
-        let config = CONFIG.replace("ORIGIN", &origin.address.to_string());
-        let gateway = Gateway::start_bare(&config);
-        let mut bench = Bench {
-            gateway,
+        let (web, gateway) = start(origin.address);
+        Bench {
+            web,
             origin,
+            gateway,
             script,
             victims: 0,
             rss: 0,
-        };
-        for _ in 0..20 {
-            bench.victim("warming up");
         }
-        bench.warm_up_buffers();
-        // The end of a row reads the metrics; their buffers are not the row's either.
-        bench.gateway.assert_sound();
-        bench.origin.clear();
-        bench.rss = bench.gateway.rss();
-        bench
+    }
+
+    fn gateway(&mut self) -> &mut Gateway {
+        self.gateway.as_mut().expect("a real gateway")
     }
 
     /// A megabyte through every buffer, so that an allocator's first steps are not a row's.
@@ -127,7 +143,7 @@ impl Bench {
         let body = "a".repeat(1 << 20);
         let head = "POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 1048576\r\n\r\n";
         for _ in 0..2 {
-            let mut raw = Raw::connect(self.gateway.web());
+            let mut raw = Raw::connect(self.web);
             raw.send(head).send(&body);
             assert_eq!(raw.response().status(), 200);
         }
@@ -142,7 +158,7 @@ impl Bench {
     pub fn victim(&mut self, case: &str) {
         self.victims += 1;
         let nonce = format!("n{}", self.victims);
-        let mut raw = Raw::connect(self.gateway.web());
+        let mut raw = Raw::connect(self.web);
         raw.send(format!(
             "GET /victim/{nonce} HTTP/1.1\r\nHost: t.test\r\nX-Nonce: {nonce}\r\n\
              Connection: close\r\n\r\n"
@@ -191,7 +207,7 @@ impl Bench {
 
     /// Whether memory has grown beyond what a row may leave behind; then it counts from here.
     pub fn has_grown(&mut self) -> bool {
-        let rss = self.gateway.rss();
+        let rss = self.gateway().rss();
         let grown = rss.saturating_sub(self.rss);
         assert!(grown <= RSS_BUFFERS, "O4: {grown} KiB more memory at once");
         if grown > RSS_GROWTH {
@@ -202,8 +218,8 @@ impl Bench {
 
     /// O4, at the end of a row.
     pub fn finish(mut self, row: &str) {
-        self.gateway.assert_sound();
-        let grown = self.gateway.rss().saturating_sub(self.rss);
+        self.gateway().assert_sound();
+        let grown = self.gateway().rss().saturating_sub(self.rss);
         assert!(
             grown <= RSS_GROWTH,
             "{row}: O4: {grown} KiB more memory, again"

@@ -400,7 +400,8 @@ pub struct RouteConfig {
     /// What is changed in the fields.
     #[serde(default)]
     pub headers: Option<HeadersConfig>,
-    /// The protocols a connection may be upgraded to, such as `"websocket"`. Default: none.
+    /// The protocols a connection may be upgraded to, such as `"websocket"`. Default: none. Such a
+    /// connection is closed when nothing has moved either way for an hour.
     #[serde(default)]
     pub upgrade: Vec<Located<String>>,
 }

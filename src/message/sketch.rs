@@ -32,6 +32,10 @@ pub enum Field {
     Upgrade,
     /// X-Request-Id.
     RequestId,
+    /// Content-Length.
+    Length,
+    /// Cookie.
+    Cookie,
 }
 
 impl Sketch {
@@ -60,6 +64,8 @@ impl Sketch {
             "expect" => self.add(Field::Expect),
             "traceparent" | "tracestate" | "baggage" => self.add(Field::Trace),
             "x-request-id" => self.add(Field::RequestId),
+            "content-length" => self.add(Field::Length),
+            "cookie" => self.add(Field::Cookie),
             "transfer-encoding" => {
                 self.add(Field::TransferEncoding);
                 self.add(Field::Hop);

@@ -228,6 +228,10 @@ impl Watch {
             peer: conn.peer,
             user_agent: asked.user_agent.as_ref().map(HeaderValue::as_bytes),
             referer: asked.referer.as_ref().map(HeaderValue::as_bytes),
+            client_subject: conn
+                .tls
+                .as_ref()
+                .and_then(|tls| tls.client_subject.as_deref()),
             request_id: self.exchange.id.as_bytes(),
             trace_id: asked
                 .traceparent

@@ -43,6 +43,12 @@ pub fn admit(
     if sketch.has(Field::Expect) {
         expectation(&parts.headers)?;
     }
+    if sketch.has(Field::Length) {
+        length(&parts.headers)?;
+    }
+    if sketch.has(Field::Cookie) {
+        cookies(&mut parts.headers);
+    }
     let host = host(parts, conn)?;
     if let Some(name) = conn.tls.as_ref().and_then(|tls| tls.server_name.as_deref())
         && let Some(tls) = &listener.tls
@@ -93,6 +99,32 @@ fn transfer_coding(headers: &HeaderMap, version: Version) -> Result<(), Refused>
         }
         _ => Err((Reason::BadRequest, Violation::TransferCoding)),
     }
+}
+
+/// Digits (RFC 9110 8.6). What else is wrong with a length hyper refuses; over HTTP/2 it takes an
+/// empty one for none.
+fn length(headers: &HeaderMap) -> Result<(), Refused> {
+    let digits = |v: &HeaderValue| !v.is_empty() && v.as_bytes().iter().all(u8::is_ascii_digit);
+    if headers.get_all(header::CONTENT_LENGTH).iter().all(digits) {
+        Ok(())
+    } else {
+        Err((Reason::BadRequest, Violation::Framing))
+    }
+}
+
+/// Cookies in one line: HTTP/2 lets a client send each by itself, HTTP/1 does not (RFC 9113 8.2.3).
+fn cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else {
+        return;
+    };
+    let mut line = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(lines) {
+        line.extend_from_slice(b"; ");
+        line.extend_from_slice(crumb.as_bytes());
+    }
+    let line = HeaderValue::from_bytes(&line).expect("joined from values");
+    headers.insert(header::COOKIE, line);
 }
 
 /// `100-continue`, once, or nothing (RFC 9110 10.1.1).
@@ -315,5 +347,20 @@ mod tests {
         let expect = |e: &str| check(get("/").header("host", "a").header("expect", e)).is_ok();
         assert!(expect("100-continue") && expect("100-Continue"));
         assert!(!expect("x 100-continue") && !expect("100-continue, foo") && !expect(""));
+    }
+
+    #[test]
+    fn f18_cookies_are_joined_in_their_order_and_lengths_are_digits() {
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "b=2", "c=3"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(crumb));
+        }
+        cookies(&mut headers);
+        let lines: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+        assert_eq!(lines, ["a=1; b=2; c=3"]);
+        for (value, good) in [("5", true), ("", false), ("+5", false)] {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static(value));
+            assert_eq!(length(&headers).is_ok(), good, "{value}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -31,6 +31,7 @@ use super::io::{ClientIo, Inspect};
 use super::pulse::Pulse;
 use super::service::Counted;
 use super::slot::Slot;
+use super::streams::Streams;
 use super::worker::Worker;
 use super::{proxy_protocol, tls};
 use crate::clock;
@@ -44,7 +45,9 @@ const FAR: Duration = Duration::from_secs(3600);
 /// How long hyper has to end a connection it was told to.
 const FINISH: Duration = Duration::from_secs(2);
 const H2_STREAM_WINDOW: u32 = 64 << 10;
-const H2_CONNECTION_WINDOW: u32 = 1 << 20;
+/// h2 lets through half as many bytes of small unread frames, each counted as 256: enough for one
+/// stream's window of the smallest messages.
+const H2_CONNECTION_WINDOW: u32 = 4 << 20;
 const H2_FRAME: u32 = 16 << 10;
 const H2_SEND_BUFFER: usize = 64 << 10;
 const H2_PING: Duration = Duration::from_secs(30);
@@ -149,10 +152,7 @@ async fn handshake(
     deadline: Instant,
 ) -> io::Result<(TlsStream<TcpStream>, TlsFacts)> {
     let started = clock::now();
-    let shaken = within(deadline, async {
-        let _permit = place.handshakes.acquire().await.map_err(io::Error::other)?;
-        tls::accept(tls, stream).await
-    });
+    let shaken = within(deadline, tls::accept(tls, stream, &place.handshakes));
     let cells = place.cells();
     let shaken = shaken.await;
     let shaken = shaken.inspect_err(|_| cells.refused[Refused::Tls as usize].inc())?;
@@ -229,7 +229,8 @@ where
             run(hyper, |h| h.graceful_shutdown(), false, &pulse, &signal).await
         }
         Version::H2 => {
-            let hyper = http2(&limits).serve_connection(TokioIo::new(io), service);
+            let streams = Streams::new(pulse.clone(), plan.clone(), worker.index);
+            let hyper = http2(&limits, streams).serve_connection(TokioIo::new(io), service);
             run(
                 pin!(hyper),
                 |h| h.graceful_shutdown(),
@@ -273,8 +274,8 @@ fn http1(limits: &Limits) -> http1::Builder {
     builder
 }
 
-fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(H2_STREAM_WINDOW)
@@ -300,7 +301,8 @@ enum End {
 }
 
 /// Drives hyper to its end and keeps the connection's one timer. `finish` tells hyper to end: at
-/// once when closing begins (`polite`: HTTP/2, which says GOAWAY and goes on with its streams), or
+/// once when closing begins on either side (`polite`: HTTP/2, which says GOAWAY and goes on with its
+/// streams), or
 /// when the connection has been idle until it was due.
 async fn run<C>(
     mut hyper: Pin<&mut C>,
@@ -315,16 +317,18 @@ where
     let mut closing = pin!(signal.clone().reached(Phase::Closing));
     let mut aborting = pin!(signal.clone().reached(Phase::Aborting));
     let mut alarm = Alarm::new(pulse);
+    let mut told = false;
     poll_fn(|cx| {
         if let Poll::Ready(outcome) = hyper.as_mut().poll(cx) {
             return Poll::Ready(End::Done(outcome));
         }
         if !pulse.closing() && closing.as_mut().poll(cx).is_ready() {
             pulse.close();
-            if polite {
-                finish(hyper.as_mut());
-                cx.waker().wake_by_ref();
-            }
+        }
+        if polite && !told && pulse.closing() {
+            told = true;
+            finish(hyper.as_mut());
+            cx.waker().wake_by_ref();
         }
         if pulse.closing() && aborting.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::Cut);

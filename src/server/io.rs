@@ -24,7 +24,7 @@ use super::slot::Slot;
 use crate::clock;
 use crate::telemetry::handles::Violation;
 
-/// What a stalled client must take within `write_timeout` not to be cut.
+/// What a stalled client must take of each answer within `write_timeout` not to be cut.
 const LEAST_PROGRESS: usize = 1024;
 /// How long the rest of a refused request is read, so that the refusal is not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -99,6 +99,9 @@ impl<S> ClientIo<S> {
                 if !frames.in_head() {
                     self.pulse.greet();
                 }
+                if frames.leaves() && !self.pulse.closing() {
+                    self.pulse.close();
+                }
                 Ok(bytes.len())
             }
         }
@@ -158,6 +161,10 @@ impl<S> ClientIo<S> {
     ) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Ok(n)) => {
+                self.pulse.block(false);
+                if let Inspect::Frames(frames) = &mut self.inspect {
+                    frames.wrote(n);
+                }
                 if let Some(stall) = &mut self.stall {
                     stall.progress += n;
                     stall.waiting &= n < whole;
@@ -171,6 +178,8 @@ impl<S> ClientIo<S> {
 
     fn stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let wait = self.write_timeout;
+        let least = LEAST_PROGRESS * self.pulse.open().max(1) as usize;
+        self.pulse.block(true);
         let stall = self.stall.get_or_insert_with(|| Stall {
             timer: Box::pin(tokio::time::sleep(wait)),
             waiting: true,
@@ -184,7 +193,7 @@ impl<S> ClientIo<S> {
                 stall.timer.as_mut().reset(until);
             }
             ready!(stall.timer.as_mut().poll(cx));
-            if stall.progress < LEAST_PROGRESS {
+            if stall.progress < least {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             again = true;

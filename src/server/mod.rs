@@ -29,6 +29,7 @@ mod pulse;
 mod service;
 pub mod signals;
 mod slot;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod thread;

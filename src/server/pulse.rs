@@ -16,6 +16,15 @@ use crate::telemetry::handles::Violation;
 /// How long an idle connection is kept open once it is to close: a request may be on its way.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
+/// What a response body did when it was last polled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// It had something: the client is to take it.
+    Given,
+    /// It had nothing yet.
+    Awaited,
+}
+
 /// The times of one connection.
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -38,6 +47,10 @@ pub(super) struct Pulse {
     released: AtomicBool,
     /// One more than the number of the rule that the client broke; 0: none.
     blamed: AtomicU8,
+    /// The socket takes no more for the moment.
+    blocked: AtomicBool,
+    /// A [`Piece`] and one; 0: no body was polled.
+    piece: AtomicU8,
 }
 
 impl Pulse {
@@ -56,6 +69,8 @@ impl Pulse {
             closing_since: AtomicU64::new(0),
             released: AtomicBool::new(false),
             blamed: AtomicU8::new(0),
+            blocked: AtomicBool::new(false),
+            piece: AtomicU8::new(0),
         }
     }
 
@@ -135,6 +150,30 @@ impl Pulse {
     pub(super) fn blamed(&self) -> Option<Violation> {
         let number = usize::from(self.blamed.load(Relaxed)).checked_sub(1)?;
         Violation::ALL.get(number).map(|(violation, _)| *violation)
+    }
+
+    /// After each write: whether the socket takes no more for the moment.
+    pub(super) fn block(&self, blocked: bool) {
+        self.blocked.store(blocked, Relaxed);
+    }
+
+    /// Whether the last write had to wait.
+    pub(super) fn blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+
+    /// A response body was polled.
+    pub(super) fn note(&self, piece: Piece) {
+        self.piece.store(piece as u8 + 1, Relaxed);
+    }
+
+    /// What was noted since this was last asked.
+    pub(super) fn piece(&self) -> Option<Piece> {
+        match self.piece.swap(0, Relaxed) {
+            0 => None,
+            1 => Some(Piece::Given),
+            _ => Some(Piece::Awaited),
+        }
     }
 
     /// Whether a head has begun and not ended.

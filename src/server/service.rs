@@ -1,13 +1,16 @@
 //! Counts the requests of a connection from head to last byte, around `dispatch`.
 //!
 //! The body is wrapped, not boxed: its end (or drop) is the end of the request. Where the
-//! connection is to close, an HTTP/1 answer says so before hyper closes it.
+//! connection is to close, an HTTP/1 answer says so before hyper closes it. On HTTP/2 hyper is
+//! given a body in pieces, since it buffers the last one whole beside the stream's window, and
+//! since `streams` measures by them whether a client goes on.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -15,8 +18,11 @@ use hyper::service::Service;
 use pin_project_lite::pin_project;
 
 use super::dispatch::Dispatch;
-use super::pulse::Pulse;
+use super::pulse::{Piece, Pulse};
 use crate::message::Body;
+
+/// The largest piece of a body on HTTP/2: one frame.
+const PIECE: usize = 16 << 10;
 
 /// `dispatch`, counted.
 pub(super) struct Counted {
@@ -91,7 +97,13 @@ where
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
-        Poll::Ready(Ok(response.map(|body| CountedBody { body, open })))
+        let most = if *this.http1 { usize::MAX } else { PIECE };
+        Poll::Ready(Ok(response.map(|body| CountedBody {
+            body,
+            open,
+            most,
+            rest: Bytes::new(),
+        })))
     }
 }
 
@@ -101,25 +113,54 @@ pin_project! {
         #[pin]
         body: Body,
         open: Option<Open>,
+        most: usize,
+        // what is left of a piece that was too large
+        rest: Bytes,
     }
 }
 
 impl HttpBody for CountedBody {
-    type Data = <Body as HttpBody>::Data;
+    type Data = Bytes;
     type Error = <Body as HttpBody>::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().body.poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.project();
+        let outcome = if this.rest.is_empty() {
+            this.body.poll_frame(cx)
+        } else {
+            Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.rest)))))
+        };
+        if let Some(open) = this.open {
+            let given = outcome.is_ready();
+            open.0
+                .note(if given { Piece::Given } else { Piece::Awaited });
+        }
+        let most = *this.most;
+        outcome.map_ok(|frame| frame.map_data(|data| first(data, most, this.rest)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (inner, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + rest);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
+}
+
+/// The first of `data`, `most` bytes of it; the others are put into `rest`.
+fn first(mut data: Bytes, most: usize, rest: &mut Bytes) -> Bytes {
+    if data.len() > most {
+        *rest = data.split_off(most);
+    }
+    data
 }

@@ -7,8 +7,10 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::Semaphore;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -23,13 +25,18 @@ pub(super) const HANDSHAKES: usize = 128;
 ///
 /// # Errors
 /// Where it fails, or the client goes away.
-pub(super) async fn accept<S>(plan: &TlsPlan, stream: S) -> io::Result<(TlsStream<S>, TlsFacts)>
+pub(super) async fn accept<S>(
+    plan: &TlsPlan,
+    stream: S,
+    handshakes: &Semaphore,
+) -> io::Result<(TlsStream<S>, TlsFacts)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let stream = TlsAcceptor::from(Arc::clone(&plan.config))
-        .accept(stream)
-        .await?;
+    // whoever is silent must not take a turn from those who speak
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let _permit = handshakes.acquire().await.map_err(io::Error::other)?;
+    let stream = hello.into_stream(Arc::clone(&plan.config)).await?;
     let session = stream.get_ref().1;
     let facts = TlsFacts {
         server_name: session.server_name().map(str::to_ascii_lowercase),

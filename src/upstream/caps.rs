@@ -63,13 +63,8 @@ impl Caps {
 
     /// Takes on what was asked for, if nobody has yet.
     pub(super) fn take_on(&self) -> bool {
-        let step = |n: u32| n.checked_sub(1);
+        let step = |n: u32| n.checked_sub(1).filter(|_| self.waiting() > 0);
         self.wanted.fetch_update(Relaxed, Relaxed, step).is_ok()
-    }
-
-    /// Puts back what was taken on and could not be done.
-    pub(super) fn put_back(&self) {
-        self.wanted.fetch_add(1, Relaxed);
     }
 
     /// A place among those that wait, or a refusal when `max` wait already.
@@ -88,8 +83,10 @@ pub(super) struct Place<'a>(&'a Caps);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if self.0.pending.fetch_sub(1, Relaxed) == 1 {
-            self.0.wanted.store(0, Relaxed);
+        let others = self.0.pending.fetch_sub(1, Relaxed) > 1;
+        if others && self.0.wanted.load(Relaxed) > 0 {
+            // What came back for this one may be idle now: others still wait for room.
+            self.0.asked.notify_waiters();
         }
     }
 }

@@ -113,6 +113,12 @@ impl WorkerPools {
     }
 }
 
+fn has_idle(pools: &Pools, upstream: &str) -> bool {
+    let pools = pools.lock();
+    let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
+    of_it.any(|(_, pool)| pool.has_idle())
+}
+
 fn evict(pools: &Pools, upstream: &str) -> bool {
     let pools = pools.lock();
     let mut of_it = pools.iter().filter(|(key, _)| *key.upstream == *upstream);
@@ -303,6 +309,13 @@ impl EndpointPool {
         lent
     }
 
+    /// It has a connection that could be closed for another.
+    fn has_idle(&self) -> bool {
+        let connections = self.connections.lock();
+        let unused = |s: &Shared| s.streams.load(Relaxed) == 0;
+        !connections.idle.is_empty() || connections.shared.iter().any(unused)
+    }
+
     /// Closes one idle connection to make room for another; `false` if there was none.
     pub(super) fn evict(&self) -> bool {
         let mut connections = self.connections.lock();
@@ -324,8 +337,10 @@ impl EndpointPool {
     fn keep(&self, idle: Idle, keep: Keep) {
         let mut connections = self.connections.lock();
         let here = self.waiting.load(Relaxed);
-        let waited_for = here > 0 && !(keep.awaited > here && self.is_shared_return());
-        let room = connections.idle.len() < keep.max_idle && keep.awaited == 0;
+        // Since the answer began, others may have come.
+        let awaited = keep.awaited.max(self.caps.waiting());
+        let waited_for = here > 0 && !(awaited > here && self.is_shared_return());
+        let room = connections.idle.len() < keep.max_idle && awaited == 0;
         if waited_for || room {
             connections.idle.push(idle);
             self.cells().pool_idle.inc();

@@ -35,9 +35,11 @@ pub(super) struct Stream {
 }
 
 impl Replay {
-    /// The body for the first try, and what makes the others. `keep`: pieces of a small stream
-    /// are kept; else it can be sent again only while nothing was taken of it.
-    pub(super) fn split(body: Body, keep: bool) -> (Body, Replay) {
+    /// The body for the first try, and what makes the others. Pieces of a small stream are kept,
+    /// whatever the method: an upstream may have taken the body of a POST and then say that it
+    /// has not processed it (RFC 9113 8.7). A large one can be sent again only while nothing was
+    /// taken of it.
+    pub(super) fn split(body: Body) -> (Body, Replay) {
         if let Some(again) = body.replay() {
             return (body, Replay::Whole(again));
         }
@@ -48,7 +50,7 @@ impl Replay {
         let stream = Arc::new(Mutex::new(Stream {
             body,
             kept: Vec::new(),
-            keeps: keep && small,
+            keeps: small,
             lost: false,
             reader: 0,
         }));

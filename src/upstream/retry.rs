@@ -167,7 +167,7 @@ impl Policy {
         self.budget.request(self.worker, clock::now());
         let head = Head::of(&request);
         let body = std::mem::take(request.body_mut());
-        let (first, replay) = Replay::split(body, head.idempotent);
+        let (first, replay) = Replay::split(body);
         *request.body_mut() = first;
         let mut tried = Vec::new();
         let mut free = true;

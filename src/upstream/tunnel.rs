@@ -2,7 +2,8 @@
 //!
 //! A side that ends its direction has its end passed on while the other direction goes on. Each
 //! direction has one buffer of bounded size and is read only when that is empty, so a slow reader
-//! slows its writer. Bytes either way count against the one idle timeout.
+//! slows its writer. Bytes either way count against the one idle timeout, which is shorter once
+//! only one side is left.
 
 use std::io;
 use std::pin::Pin;
@@ -16,6 +17,9 @@ use crate::clock;
 
 /// Bytes that a direction may hold.
 const BUFFER: usize = 32 * 1024;
+
+/// Once one side has ended, the other may be silent this long: it may never end by itself.
+const HALF_OPEN: Duration = Duration::from_secs(60);
 
 /// What passed through a tunnel.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +98,10 @@ where
         }
         if up.is_ready() && down.is_ready() {
             return Poll::Ready(Ok(End::Closed));
+        }
+        if (up.is_ready() || down.is_ready()) && self.idle > HALF_OPEN {
+            self.idle = HALF_OPEN;
+            self.timer.as_mut().reset((self.last + HALF_OPEN).into());
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let due = self.last + self.idle;

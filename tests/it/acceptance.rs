@@ -92,7 +92,7 @@ fn browse(web: SocketAddr, stop: Flag, pause: Duration) -> JoinHandle<u64> {
         let mut raw = Raw::connect(web);
         let mut count = 0_u64;
         while !stop.up() {
-            let body = if count % 2 == 0 { "" } else { "hello" };
+            let body = if count.is_multiple_of(2) { "" } else { "hello" };
             let (method, length) = (if body.is_empty() { "GET" } else { "POST" }, body.len());
             raw.send(format!(
                 "{method} /n HTTP/1.1\r\nHost: t.test\r\nX-Nonce: {count}\r\nContent-Length: {length}\r\n\r\n{body}"

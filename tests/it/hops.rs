@@ -255,14 +255,11 @@ fn c07_look_alikes_of_forwarding_and_framing_fields_are_dropped() {
 
 #[test]
 fn c08_a_gateway_that_is_its_own_upstream_ends_the_loop() {
-    // Held by a socket that does not listen: the gateway binds beside it.
-    let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-    let held = held.expect("a socket");
-    held.set_reuse_port(true).expect("port reuse");
-    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    held.bind(&any.into()).expect("a free port");
-    let port = held.local_addr().expect("bound");
-    let port = port.as_socket().expect("an address");
+    // A port that nobody is given who asks for any: below the range of those.
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (first..32_000).find(free).expect("a free port");
+    let port = SocketAddr::from(([127, 0, 0, 1], port));
     let config = gateway::before(port, "").replacen("127.0.0.1:0", &port.to_string(), 1);
     let mut gateway = Gateway::start(&config);
     let answer = client::get(gateway.web(), "/");

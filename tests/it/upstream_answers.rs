@@ -493,7 +493,7 @@ fn e16_e28_silence_a_trickle_and_endless_hints_end_in_504_in_time() {
             started.elapsed()
         );
         assert!(
-            gateway.rss() < before + 4096,
+            gateway.rss() < before + 16_384,
             "{what}: {} {before}",
             gateway.rss()
         );
@@ -584,7 +584,7 @@ fn e19_an_answer_before_the_end_of_the_upload_is_passed_on_at_once() {
         let started = Instant::now();
         let answer = raw.response();
         assert_eq!((answer.status(), answer.text().as_str()), (413, "no"));
-        assert!(started.elapsed() < Duration::from_millis(300));
+        assert!(started.elapsed() < Duration::from_millis(1000));
         assert!(raw.closed_within(Duration::from_secs(3)));
     }
     eventually("no connection is kept", || {

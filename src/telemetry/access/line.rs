@@ -59,6 +59,8 @@ pub struct Record<'a> {
     pub user_agent: Option<&'a [u8]>,
     /// `Referer`.
     pub referer: Option<&'a [u8]>,
+    /// The subject of the verified client certificate.
+    pub client_subject: Option<&'a str>,
     /// The request id.
     pub request_id: &'a [u8],
     /// The trace-id of a valid `traceparent`.
@@ -118,6 +120,7 @@ fn who(line: &mut Line<'_>, record: &Record<'_>) {
     line.text("protocol", protocol(record.protocol));
     line.maybe("user_agent", record.user_agent);
     line.maybe("referer", record.referer);
+    line.maybe("client_subject", record.client_subject.map(str::as_bytes));
     line.text("request_id", record.request_id);
     line.maybe("trace_id", record.trace_id.map(str::as_bytes));
 }

@@ -33,6 +33,7 @@ fn record() -> Record<'static> {
         protocol: Version::HTTP_2,
         user_agent: Some(b"test/1"),
         referer: None,
+        client_subject: None,
         request_id: b"0190-abc",
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use super::{Pools, evict};
+use super::{Pools, evict, has_idle};
 use crate::upstream::caps::Caps;
 
 /// The tasks of one worker, by upstream. They end with it.
@@ -59,11 +59,9 @@ async fn give(upstream: Arc<str>, caps: Arc<Caps>, pools: Weak<Pools>) {
         let Some(pools) = pools.upgrade() else {
             return;
         };
-        while caps.take_on() {
-            if !evict(&pools, &upstream) {
-                caps.put_back();
-                break;
-            }
+        // Only who has one takes it on, or another worker would look in vain meanwhile.
+        while has_idle(&pools, &upstream) && caps.take_on() {
+            evict(&pools, &upstream);
         }
         drop(pools);
         asked.await;

@@ -2,12 +2,14 @@
 //! for each row. Every exchange is judged by all of `harness/oracles.rs`.
 //!
 //! A row that a table cannot say (floods, sweeps, mutants) stands in `sweeps.rs`; whether the
-//! oracles would notice anything, in `teeth.rs`.
+//! oracles would notice anything, in `teeth.rs`;
+//! whom the gateway believes upstream, in `trust.rs`.
 
 mod data;
 mod run;
 mod sweeps;
 mod teeth;
+mod trust;
 
 /// A module of tests, one for each row of a file, and one that no row of the file is forgotten.
 macro_rules! rows {

@@ -7,6 +7,7 @@
 //! * `client`: bytes out, strictly parsed answers in
 //! * `h2c`: an HTTP/2 client that keeps the rules
 //! * `secure`: TLS from the client, certificates
+//! * `h2`, `hpack`: HTTP/2 frames out and in
 //! * `origin`: an upstream that records requests with a strict parser of its own and answers as
 //!   the test says
 //! * `oracles`: both with a victim beside them, and what must hold after every exchange
@@ -14,7 +15,9 @@
 pub mod bench;
 pub mod client;
 pub mod gateway;
+pub mod h2;
 pub mod h2c;
+pub mod hpack;
 pub mod oracles;
 pub mod origin;
 pub mod parse;

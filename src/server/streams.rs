@@ -1,0 +1,116 @@
+//! The tasks of an HTTP/2 connection's streams, and the end of those whose client stands still.
+//!
+//! A client that opens no window holds an answer, and the upstream connection it comes from, for
+//! as long as it likes, and the socket does not show it: it may be read from all the time. So each
+//! stream's task is watched from outside: where hyper was given a piece of a body and has not come
+//! back for the next one within `write_timeout`, the task is dropped, which resets the stream and
+//! lets the upstream go. Only whole pieces count, so that a window opened byte by byte is none. A
+//! stream that waits for the socket is not blamed: `io` has a limit for that.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use hyper::rt::Executor;
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use super::pulse::{Piece, Pulse};
+use crate::clock;
+use crate::plan::listener::ListenerPlan;
+use crate::telemetry::handles::Violation;
+
+/// Runs the streams of one connection.
+#[derive(Clone)]
+pub(super) struct Streams {
+    pulse: Arc<Pulse>,
+    plan: Arc<ListenerPlan>,
+    worker: usize,
+}
+
+impl Streams {
+    pub(super) fn new(pulse: Arc<Pulse>, plan: Arc<ListenerPlan>, worker: usize) -> Self {
+        Streams {
+            pulse,
+            plan,
+            worker,
+        }
+    }
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        tokio::spawn(Watched {
+            stream,
+            of: self.clone(),
+            held: None,
+            timer: None,
+        });
+    }
+}
+
+pin_project! {
+    /// One stream.
+    struct Watched<F> {
+        #[pin]
+        stream: F,
+        of: Streams,
+        // since when hyper holds a piece that the client does not take
+        held: Option<Instant>,
+        timer: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let pulse = &this.of.pulse;
+        // What is noted there may be another stream's: one is polled at a time.
+        pulse.piece();
+        if this.stream.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match pulse.piece() {
+            Some(Piece::Given) => *this.held = Some(clock::now()),
+            Some(Piece::Awaited) => *this.held = None,
+            None => {}
+        }
+        let Some(since) = this.held else {
+            return Poll::Pending;
+        };
+        ready!(stalled(since, this.timer, this.of, cx));
+        let cells = this.of.plan.metrics.of(this.of.worker);
+        cells.violations[Violation::Stall as usize].inc();
+        Poll::Ready(())
+    }
+}
+
+/// Ready when a piece has been held for too long. The timer is moved only when it fires.
+fn stalled(
+    since: &mut Instant,
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    of: &Streams,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let wait = of.plan.limits.write_timeout;
+    let due = *since + wait;
+    let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
+    loop {
+        ready!(timer.as_mut().poll(cx));
+        if of.pulse.blocked() {
+            *since = clock::now();
+        }
+        let due = *since + wait;
+        if due <= clock::now() {
+            return Poll::Ready(());
+        }
+        timer.as_mut().reset(due.into());
+    }
+}

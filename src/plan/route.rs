@@ -193,9 +193,8 @@ impl Action {
     fn same_upstreams(&self, other: &Action) -> bool {
         match (self, other) {
             (Action::Forward(a), Action::Forward(b)) => {
-                let pairs = a.iter().zip(b);
-                let same = pairs.map(|(a, b)| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1));
-                a.len() == b.len() && same.fold(true, |all, same| all && same)
+                let mut pairs = a.iter().zip(b);
+                a.len() == b.len() && pairs.all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1))
             }
             (Action::Forward(_), _) | (_, Action::Forward(_)) => false,
             _ => true,

@@ -52,7 +52,6 @@ pub struct Origin {
 struct Record {
     requests: Mutex<Vec<Message>>,
     bad: Mutex<Vec<String>>,
-    bytes: Mutex<Vec<u8>>,
     connections: AtomicUsize,
     open: AtomicUsize,
     stop: AtomicBool,
@@ -107,11 +106,6 @@ impl Origin {
         self.record.bad.lock().expect("no panic").clone()
     }
 
-    /// Every byte that came (a megabyte a connection at most), of connections that have ended.
-    pub fn bytes(&self) -> Vec<u8> {
-        self.record.bytes.lock().expect("no panic").clone()
-    }
-
     /// Connections so far.
     pub fn connections(&self) -> usize {
         self.record.connections.load(SeqCst)
@@ -126,7 +120,6 @@ impl Origin {
     pub fn clear(&self) {
         self.record.requests.lock().expect("no panic").clear();
         self.record.bad.lock().expect("no panic").clear();
-        self.record.bytes.lock().expect("no panic").clear();
     }
 }
 
@@ -162,11 +155,6 @@ fn serve(stream: TcpStream, record: &Record, reply: &dyn Fn(&Message, usize) -> 
             }
         }
     }
-    record
-        .bytes
-        .lock()
-        .expect("no panic")
-        .extend_from_slice(&reader.seen);
 }
 
 /// Whether the connection stays.

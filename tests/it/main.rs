@@ -12,6 +12,7 @@
 
 mod acceptance;
 mod bodies;
+mod cases;
 mod config;
 mod docs;
 mod floor_plan;

@@ -10,6 +10,7 @@
 //! * `h2`, `hpack`: HTTP/2 frames out and in
 //! * `origin`: an upstream that records requests with a strict parser of its own and answers as
 //!   the test says
+//! * `oracles`: both with a victim beside them, and what must hold after every exchange
 
 pub mod bench;
 pub mod client;
@@ -17,6 +18,7 @@ pub mod gateway;
 pub mod h2;
 pub mod h2c;
 pub mod hpack;
+pub mod oracles;
 pub mod origin;
 pub mod parse;
 pub mod rpc;

@@ -87,7 +87,8 @@ pub struct Exchange {
     pub timeout: Duration,
     received: AtomicU64,
     uploading: AtomicBool,
-    uploaded: Mutex<Option<Instant>>,
+    /// Nanoseconds from `started` to the end of the request body.
+    uploaded: AtomicU64,
     notes: Mutex<Notes>,
 }
 
@@ -125,7 +126,7 @@ impl Exchange {
             timeout,
             received: AtomicU64::new(0),
             uploading: AtomicBool::new(false),
-            uploaded: Mutex::new(None),
+            uploaded: AtomicU64::new(0),
             notes: Mutex::default(),
         }
     }
@@ -159,7 +160,9 @@ impl Exchange {
     /// The last byte of the request body has come, or no more will be read.
     pub fn upload_ends(&self, now: Instant) {
         self.uploading.store(false, Relaxed);
-        *self.uploaded.lock() = Some(now);
+        let nanos = now.saturating_duration_since(self.started).as_nanos();
+        self.uploaded
+            .store(u64::try_from(nanos).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Bytes of the request body so far.
@@ -173,7 +176,8 @@ impl Exchange {
         if self.uploading.load(Relaxed) {
             return None;
         }
-        Some(self.uploaded.lock().unwrap_or(self.started) + self.timeout)
+        let uploaded = Duration::from_nanos(self.uploaded.load(Relaxed));
+        Some(self.started + uploaded + self.timeout)
     }
 }
 

@@ -31,8 +31,13 @@ pub struct Worker {
     /// Its chance.
     pub chance: Arc<Chance>,
     kit: Kit,
-    cache: Mutex<PlanCache>,
-    view: Mutex<Arc<View>>,
+    sight: Mutex<Sight>,
+}
+
+/// The plan in force, and the view that follows it.
+struct Sight {
+    cache: PlanCache,
+    view: Arc<View>,
 }
 
 /// The plan in force as one worker runs it.
@@ -53,26 +58,24 @@ impl Worker {
             metrics: kit.metrics.clone(),
             chance: kit.chance.clone(),
             kit,
-            cache: Mutex::new(PlanCache::new(&shared)),
-            view: Mutex::new(Arc::new(view)),
+            sight: Mutex::new(Sight {
+                cache: PlanCache::new(&shared),
+                view: Arc::new(view),
+            }),
         }
     }
 
     /// The plan in force, with this worker's stacks.
     pub fn view(&self) -> Arc<View> {
-        let mut cache = self.cache.lock();
-        let plan = cache.load();
-        let mut view = self.view.lock();
-        if !Arc::ptr_eq(plan, &view.plan) {
-            *view = Arc::new(View::new(plan.clone(), Some(&view)));
+        let sight = &mut *self.sight.lock();
+        let plan = sight.cache.load();
+        if !Arc::ptr_eq(plan, &sight.view.plan) {
+            sight.view = Arc::new(View::new(plan.clone(), Some(&sight.view)));
             let generation = i64::try_from(plan.generation).unwrap_or(i64::MAX);
-            self.metrics
-                .worker
-                .of(self.index)
-                .config_generation
-                .set(generation);
+            let cells = self.metrics.worker.of(self.index);
+            cells.config_generation.set(generation);
         }
-        view.clone()
+        sight.view.clone()
     }
 
     /// This worker's stack of a route.

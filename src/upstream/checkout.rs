@@ -47,8 +47,7 @@ pub(super) struct Checkout<'a> {
 
 impl Checkout<'_> {
     /// One that can be had at once. Under load there nearly always is.
-    pub(super) fn at_hand(&self) -> Option<Lent> {
-        let now = clock::now();
+    pub(super) fn at_hand(&self, now: Instant) -> Option<Lent> {
         if self.shares() {
             let lent = self.pool.share(now)?;
             self.pool.cells().checkouts_shared.inc();

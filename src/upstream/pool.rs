@@ -238,8 +238,18 @@ impl EndpointPool {
 
     /// The idle connection used last, if there is one that is still good.
     pub(super) fn pop(self: &Arc<Self>, now: Instant) -> Option<LentH1> {
+        self.pop_used_within(Duration::MAX, now)
+    }
+
+    /// As [`EndpointPool::pop`], if it was used so lately that it need not be looked at.
+    pub(super) fn pop_used_within(
+        self: &Arc<Self>,
+        time: Duration,
+        now: Instant,
+    ) -> Option<LentH1> {
         let mut connections = self.connections.lock();
-        while let Some(idle) = connections.idle.pop() {
+        let lately = |idle: &mut Idle| now.saturating_duration_since(idle.since) <= time;
+        while let Some(idle) = connections.idle.pop_if(lately) {
             self.cells().pool_idle.dec();
             match idle.spent(now) {
                 None => return Some(LentH1::new(idle, Arc::clone(self))),
@@ -250,17 +260,6 @@ impl EndpointPool {
             }
         }
         None
-    }
-
-    /// As [`EndpointPool::pop`], if it was used so lately that it need not be looked at.
-    pub(super) fn pop_used_within(
-        self: &Arc<Self>,
-        time: Duration,
-        now: Instant,
-    ) -> Option<LentH1> {
-        let last = self.connections.lock().idle.last().map(|idle| idle.since);
-        let lately = last.is_some_and(|since| now.saturating_duration_since(since) <= time);
-        if lately { self.pop(now) } else { None }
     }
 
     /// A place on a shared connection that has one.

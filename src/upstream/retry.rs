@@ -127,6 +127,13 @@ impl Head {
         request
     }
 
+    /// When the request came.
+    fn begun(&self) -> Instant {
+        self.exchange
+            .as_ref()
+            .map_or_else(clock::now, |exchange| exchange.started)
+    }
+
     /// When the route's timeout ends the request.
     fn due(&self) -> Option<Instant> {
         self.exchange.as_ref().and_then(|exchange| exchange.due())
@@ -168,8 +175,8 @@ impl Policy {
     where
         S: Service<Request, Response = Response, Error = GatewayError>,
     {
-        self.budget.request(self.worker, clock::now());
         let head = Head::of(&request);
+        self.budget.request(self.worker, head.begun());
         let body = std::mem::take(request.body_mut());
         let (first, replay) = Replay::split(body);
         *request.body_mut() = first;

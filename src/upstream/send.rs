@@ -154,11 +154,11 @@ impl Sender {
             upgrade,
         };
         loop {
-            let mut lent = self.connection(slot, wanted, limits).await?;
+            let (mut lent, sent) = self.connection(slot, wanted, limits, started).await?;
             framing::prepare(&mut request, matches!(lent, Lent::H2(_)), &slot.endpoint)?;
             let reused = lent.was_used();
             let method_is_head = request.method() == http::Method::HEAD;
-            let wait = self.head(lent.send(request), upload.as_deref(), limits);
+            let wait = self.head(lent.send(request), upload.as_deref(), limits, sent);
             match wait.await? {
                 Ok(response) => {
                     let ending = Ending {
@@ -185,12 +185,14 @@ impl Sender {
         }
     }
 
+    /// A connection, and the time at which it was there.
     async fn connection(
         &self,
         slot: &Slot,
         wanted: Wanted,
         limits: Limits<'_>,
-    ) -> Result<Lent, GatewayError> {
+        started: Instant,
+    ) -> Result<(Lent, Instant), GatewayError> {
         let checkout = Checkout {
             upstream: &self.upstream,
             endpoint: &slot.endpoint,
@@ -199,18 +201,18 @@ impl Sender {
             wanted,
         };
         // The usual way needs no timer.
-        if let Some(lent) = checkout.at_hand() {
-            return Ok(lent);
+        if let Some(lent) = checkout.at_hand(started) {
+            return Ok((lent, started));
         }
-        Box::pin(async move {
+        let lent = Box::pin(async move {
             let Some((due, why)) = limits.first() else {
                 return checkout.get().await;
             };
             tokio::time::timeout_at(due.into(), checkout.get())
                 .await
                 .map_err(|late| GatewayError::caused(why, late).never_sent())?
-        })
-        .await
+        });
+        Ok((lent.await?, clock::now()))
     }
 
     /// Waits for the response headers, for as long as is due.
@@ -219,10 +221,10 @@ impl Sender {
         answer: impl Future<Output = T>,
         upload: Option<&Upload>,
         limits: Limits<'_>,
+        sent: Instant,
     ) -> Result<T, GatewayError> {
         let timeouts = &self.upstream.config.timeouts;
         let (first_byte, idle) = (timeouts.first_byte.value.0, timeouts.idle.value.0);
-        let sent = clock::now();
         let mut now = sent;
         tokio::pin!(answer);
         loop {

@@ -2,7 +2,8 @@
 """CPU time for one proxied small response: Weir beside nginx, in one run.
 
 One worker each, pinned to core 0; the load (wrk) and the origin (nginx) on core 1. The two take
-turns, A B A B, and each round counts the CPU time (user and system, from /proc) of the proxy's
+turns, A B A B. nginx sends the same fields on as Weir does (Via, Forwarded, X-Forwarded-*,
+X-Request-Id); with --plain only X-Forwarded-For and -Proto. Each round counts the CPU time (user and system, from /proc) of the proxy's
 whole process tree over the requests it served. The medians and their ratio are printed.
 
     cargo build --release
@@ -41,8 +42,13 @@ NGINX_CONF = COMMON + """  upstream o {{ server 127.0.0.1:%d; keepalive 128; kee
   server {{ listen 127.0.0.1:%d backlog=4096; location / {{ proxy_pass http://o;
     proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-    proxy_set_header X-Forwarded-Proto $scheme; }} }} }}
+    proxy_set_header X-Forwarded-Proto $scheme; {same} }} }} }}
 """ % (ORIGIN, NGINX)
+# What Weir also says to the origin and to the client, for the same work on both sides.
+SAME = """proxy_set_header X-Forwarded-Host $host;
+    proxy_set_header Forwarded "for=$remote_addr;proto=$scheme;host=$host";
+    proxy_set_header Via "1.1 nginx"; proxy_set_header X-Request-Id $request_id;
+    add_header X-Request-Id $request_id;"""
 WEIR_CONF = """
 [server]
 workers = 1
@@ -115,6 +121,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--path", default="/ok", help="/ok, /10k, /100k or /1m")
+    parser.add_argument("--plain", action="store_true", help="nginx sends fewer fields than Weir")
     parser.add_argument("--weir", default=os.path.join(ROOT, "target", "release", "weir"))
     args = parser.parse_args()
     for tool in ["nginx", "wrk", "taskset"]:
@@ -128,7 +135,8 @@ def main():
         running = []
         try:
             for name, text in [("origin", ORIGIN_CONF), ("proxy", NGINX_CONF)]:
-                open(f"{dir}/{name}.conf", "w").write(text.format(dir=dir, name=name))
+                same = "" if args.plain else SAME
+                open(f"{dir}/{name}.conf", "w").write(text.format(dir=dir, name=name, same=same))
                 running.append(subprocess.Popen(["nginx", "-c", f"{dir}/{name}.conf"]))
             open(f"{dir}/weir.toml", "w").write(WEIR_CONF.format())
             running.append(subprocess.Popen([args.weir, "run", "--config", f"{dir}/weir.toml"]))
@@ -154,7 +162,8 @@ def main():
 
 def report(args, costs):
     version = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr.strip()
-    print(f"{version}; {args.path}, {args.connections} connections, {args.rounds} rounds of {args.seconds} s")
+    fields = "fewer fields than Weir" if args.plain else "the same fields"
+    print(f"{version}, {fields}; {args.path}, {args.connections} connections, {args.rounds} rounds of {args.seconds} s")
     print("| proxy | CPU us per request, median | all rounds |")
     print("|---|--:|---|")
     for name, values in costs.items():

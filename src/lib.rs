@@ -53,9 +53,9 @@
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
 //!     upgrade           who may leave HTTP
 //!     rewrite           what only the upstream sees
-//!     forward           hop-by-hop fields off; Via, Forwarded, X-Forwarded-* on
 //!     split             which upstream
 //!     upstream/retry    further tries, within a budget
+//!     forward           hop-by-hop fields off; Via, Forwarded, X-Forwarded-* on
 //!     upstream/send     choose an endpoint, take a connection, send within the route's timeout, record
 //! ```
 //!

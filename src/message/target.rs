@@ -142,20 +142,15 @@ pub fn host(text: &str) -> Option<Host<'_>> {
             rest[..close].parse::<Ipv6Addr>().ok()?;
             close + 2
         }
-        None => text.find(':').unwrap_or(text.len()),
+        None => text.bytes().position(|b| b == b':').unwrap_or(text.len()),
     };
     let (name, rest) = text.split_at(end);
     let port = match rest.strip_prefix(':') {
         None if rest.is_empty() => None,
         None => return None,
         Some(digits) => {
-            let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-            Some(
-                digits
-                    .parse::<u16>()
-                    .ok()
-                    .filter(|port| plain && *port > 0)?,
-            )
+            let plain = digits.bytes().all(|b| b.is_ascii_digit());
+            Some(digits.parse().ok().filter(|port| plain && *port > 0)?)
         }
     };
     let name = name.strip_suffix('.').unwrap_or(name);

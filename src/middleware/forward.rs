@@ -1,9 +1,9 @@
 //! A request leaves as a proxy's, and its answer comes back as a proxy's.
 //!
 //! Takes off what is hop-by-hop, both ways, and puts on what an intermediary says of itself: Via
-//! (RFC 9110 7.6.3), X-Forwarded-*, Forwarded (RFC 7239). Stands right above the choice of an
-//! upstream, so that a retry sends the same request again. Refuses a loop, and an answer whose
-//! framing two programs may read differently (CASES E06, E08).
+//! (RFC 9110 7.6.3), X-Forwarded-*, Forwarded (RFC 7239). Stands between the retries and the
+//! choice of an endpoint: a retry keeps the request as it came, and each try is made anew. Refuses
+//! a loop, and an answer whose framing two programs may read differently (CASES E06, E08).
 
 use std::future::Future;
 use std::pin::Pin;

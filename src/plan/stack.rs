@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use tower::{Service, ServiceBuilder};
+use tower::{Layer, Service, ServiceBuilder};
 
 use crate::chance::Chance;
 use crate::error::GatewayError;
@@ -121,16 +121,17 @@ fn way_out(
 + Send
 + Sync
 + 'static {
+    // below the retries, which keep the smaller request, and made anew for each try
+    let forward = ForwardLayer::new(signature(route));
+    let tried = |send| forward.layer(send);
     let clients = shares
         .iter()
-        .map(|(weight, up)| (*weight, client(up, &kit.pools)));
+        .map(|(weight, up)| (*weight, client(up, &kit.pools, tried)));
     ServiceBuilder::new()
         // sees the client's own Connection and Upgrade, before they are taken off
         .option_layer(gate(route, kit).map(UpgradeLayer::new))
         // routing and policies saw the client's path; only the upstream sees another
         .option_layer(route.rewrite.as_ref().map(RewriteLayer::local))
-        // right above the tries, so that each sends the same request
-        .layer(ForwardLayer::new(signature(route)))
         // a request stays with its upstream; retries and the choice of an endpoint are inside
         .service(Split::new(clients, kit.chance.clone()))
 }

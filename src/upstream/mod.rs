@@ -48,10 +48,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tower::Service;
-
-use crate::error::GatewayError;
-use crate::message::{Request, Response};
 use crate::telemetry::handles::UpstreamMetrics;
 use budget::Budget;
 use caps::Caps;
@@ -142,17 +138,16 @@ impl Resolving {
     }
 }
 
-/// The innermost service of a stack: retries over tries, on this worker's connections.
-pub fn client(
+/// The way to an upstream for one worker: retries around tries, each made by `tried` around the
+/// innermost service, so that what it does to a request is done to each try. Made once for a
+/// stack; clones share their view of the endpoints.
+pub fn client<S>(
     upstream: &Arc<Upstream>,
     pools: &Arc<WorkerPools>,
-) -> impl Service<Request, Response = Response, Error = GatewayError, Future: Send>
-+ Clone
-+ Send
-+ Sync
-+ use<> {
+    tried: impl FnOnce(send::Send) -> S,
+) -> retry::Retry<S> {
     let send = send::Send::new(Arc::clone(upstream), Arc::clone(pools));
-    retry::Retry::new(send, upstream, pools.worker)
+    retry::Retry::new(tried(send), upstream, pools.worker)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use super::replay::Replay;
 use super::send::{Further, Stale};
 use crate::clock;
 use crate::error::{Again, GatewayError, Reason};
+use crate::message::exchange::Upgrading;
 use crate::message::{Exchange, Request, Response};
 use crate::telemetry::handles::{RetryDenied, UpstreamCells, UpstreamMetrics};
 
@@ -97,6 +98,7 @@ struct Head {
     version: Version,
     headers: HeaderMap,
     exchange: Option<Arc<Exchange>>,
+    upgrading: Option<Upgrading>,
     idempotent: bool,
 }
 
@@ -109,6 +111,7 @@ impl Head {
             version: request.version(),
             headers: request.headers().clone(),
             exchange: extensions.get::<Arc<Exchange>>().cloned(),
+            upgrading: extensions.get::<Upgrading>().cloned(),
             idempotent: is_idempotent(request.method()),
         }
     }
@@ -122,6 +125,9 @@ impl Head {
         let extensions = request.extensions_mut();
         if let Some(exchange) = &self.exchange {
             extensions.insert(Arc::clone(exchange));
+        }
+        if let Some(upgrading) = &self.upgrading {
+            extensions.insert(upgrading.clone());
         }
         extensions.insert(further);
         request

@@ -18,9 +18,11 @@ use tower::util::BoxCloneSyncService;
 
 use super::config::UpstreamConfig;
 use super::*;
+use crate::error::GatewayError;
 use crate::error::Reason;
 use crate::files::Files;
 use crate::message::{Body, Conn, Exchange};
+use crate::message::{Request, Response};
 use crate::problem::{Located, Problems};
 use crate::telemetry::handles::{Metrics, RetryDenied};
 
@@ -168,7 +170,7 @@ impl Bench {
     fn new(upstream: Upstream, pools: Arc<WorkerPools>, metrics: Arc<UpstreamMetrics>) -> Self {
         let upstream = Arc::new(upstream);
         Bench {
-            client: BoxCloneSyncService::new(client(&upstream, &pools)),
+            client: BoxCloneSyncService::new(client(&upstream, &pools, |send| send)),
             upstream,
             pools,
             metrics,

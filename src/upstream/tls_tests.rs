@@ -14,6 +14,9 @@ use tower::ServiceExt as _;
 
 use super::config::UpstreamConfig;
 use super::*;
+use crate::error::GatewayError;
+use crate::message::{Request, Response};
+
 use crate::error::Reason;
 use crate::files::Files;
 use crate::message::Body;
@@ -81,7 +84,9 @@ async fn ask(address: SocketAddr, pem: &str, more: &str) -> Result<Bytes, Gatewa
     let host = HeaderValue::from_static("good.test");
     request.headers_mut().insert("host", host);
     let pools = Arc::new(WorkerPools::new(0));
-    let response = client(&upstream, &pools).oneshot(request).await?;
+    let response = client(&upstream, &pools, |send| send)
+        .oneshot(request)
+        .await?;
     Ok(response.into_body().collect().await?.to_bytes())
 }
 

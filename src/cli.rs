@@ -203,13 +203,16 @@ fn summary(path: &Path, loaded: &Loaded) -> String {
     for [route, matches, target] in &rows {
         out.push_str(&format!("{route:first$}  {matches:second$}  {target}\n"));
     }
+    let counted = [
+        (config.listeners.len(), "listener"),
+        (config.upstreams.len(), "upstream"),
+        (config.routes.len(), "route"),
+    ];
+    let counted = counted.map(|(n, what)| format!("{n} {what}{}", if n == 1 { "" } else { "s" }));
+    let (path, counted) = (path.display(), counted.join(", "));
+    let most = series(loaded);
     out.push_str(&format!(
-        "\n{} is valid: {} listeners, {} upstreams, {} routes, at most {} metric series\n",
-        path.display(),
-        config.listeners.len(),
-        config.upstreams.len(),
-        config.routes.len(),
-        series(loaded),
+        "\n{path} is valid: {counted}, at most {most} metric series\n"
     ));
     out
 }

@@ -1,5 +1,7 @@
 //! Upstream processes die for real: SIGKILL, again and again, under load (M01, M02).
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -7,31 +9,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use super::harness::{Gateway, Raw, eventually};
+use super::harness::{Gateway, Origin, Raw, Reply, eventually, origin};
 
-/// A small origin in a process of its own: writes the target of each POST down before it answers.
-const SCRIPT: &str = r#"
-import os, sys, time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-log = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    def answer(self):
-        length = int(self.headers.get("content-length") or 0)
-        self.rfile.read(length)
-        if self.command == "POST":
-            os.write(log, (self.path + "\n").encode())
-        time.sleep(0.002)
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    do_GET = do_PUT = do_DELETE = do_POST = answer
-    def log_message(self, *args):
-        pass
-class Server(ThreadingHTTPServer):
-    request_queue_size = 128
-    daemon_threads = True
-Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
-"#;
+/// Where the child listens, and where it writes down the targets of POSTs, a space between.
+const CHILD: &str = "WEIR_TEST_ORIGIN";
+
+/// Not a test but the origin: this very binary is started again, with [`CHILD`] set, to run this
+/// one, so that there is a process to kill and nothing else to install. Without it there is
+/// nothing to do.
+#[test]
+fn an_origin_in_a_process_of_its_own() {
+    let Ok(told) = std::env::var(CHILD) else {
+        return;
+    };
+    let (address, log) = told.split_once(' ').expect("an address and a path");
+    let log = OpenOptions::new().create(true).append(true).open(log);
+    let log = log.expect("a log");
+    let listener = TcpListener::bind(address).expect("the port is free again");
+    let _origin = Origin::at(listener, move |request, _| {
+        if request.method() == "POST" {
+            // In one write, before the answer.
+            let line = format!("{}\n", request.target());
+            (&log).write_all(line.as_bytes()).expect("it is written");
+        }
+        Reply::After(Duration::from_millis(2), Box::new(origin::ok("ok")))
+    });
+    loop {
+        std::thread::park();
+    }
+}
 
 struct Process {
     child: Child,
@@ -40,15 +46,19 @@ struct Process {
 
 impl Process {
     fn start(dir: &Path, address: SocketAddr) -> Process {
-        let child = Command::new("python3")
-            .arg(dir.join("origin.py"))
-            .arg(address.port().to_string())
-            .arg(dir.join("posts"))
+        let told = format!("{address} {}", dir.join("posts").display());
+        let child = Command::new(std::env::current_exe().expect("this binary"))
+            .args([
+                "--exact",
+                "kill::an_origin_in_a_process_of_its_own",
+                "--nocapture",
+            ])
+            .env(CHILD, told)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("python3 runs");
+            .expect("this binary runs again");
         eventually("it listens", || TcpStream::connect(address).is_ok());
         Process { child, address }
     }
@@ -104,7 +114,6 @@ fn keep_asking(web: SocketAddr, who: usize, stop: &AtomicBool) -> Tally {
 fn m01_m02_an_origin_killed_again_and_again_costs_no_idempotent_request_and_doubles_no_post() {
     const KILLS: usize = 12;
     let dir = tempfile::tempdir().expect("a folder");
-    std::fs::write(dir.path().join("origin.py"), SCRIPT).expect("a script");
     let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let [a, b] = ports.map(|port| port.local_addr().expect("bound"));
     let steady = Process::start(dir.path(), a);

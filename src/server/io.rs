@@ -22,6 +22,7 @@ use super::guard::Guard;
 use super::pulse::Pulse;
 use super::slot::Slot;
 use crate::clock;
+use crate::gather;
 use crate::telemetry::handles::Violation;
 
 /// What a stalled client must take of each answer within `write_timeout` not to be cut.
@@ -300,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let outcome = gather::poll_write(Pin::new(&mut self.stream), cx, bufs);
         self.wrote(cx, outcome, bufs.iter().map(|b| b.len()).sum())
     }
 

@@ -22,6 +22,7 @@ use super::endpoint::Endpoint;
 use super::tls;
 use crate::clock;
 use crate::error::{GatewayError, Reason};
+use crate::gather;
 use crate::telemetry::handles::UpstreamCells;
 
 /// How connections of one upstream are opened.
@@ -158,7 +159,7 @@ impl AsyncWrite for Io {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Io::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Io::Plain(io) => gather::poll_write(Pin::new(io), cx, bufs),
             Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }

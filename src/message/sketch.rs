@@ -36,6 +36,8 @@ pub enum Field {
     Length,
     /// Cookie.
     Cookie,
+    /// Accept or Content-Type: they shape an answer of our own.
+    Form,
 }
 
 impl Sketch {
@@ -61,6 +63,7 @@ impl Sketch {
     fn draw(&mut self, name: &str) {
         match name {
             "via" => self.add(Field::Via),
+            "accept" | "content-type" => self.add(Field::Form),
             "expect" => self.add(Field::Expect),
             "traceparent" | "tracestate" | "baggage" => self.add(Field::Trace),
             "x-request-id" => self.add(Field::RequestId),

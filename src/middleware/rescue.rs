@@ -20,6 +20,7 @@ use tower::{Layer, Service};
 
 use crate::chance::Chance;
 use crate::error::{GatewayError, Reason, Side};
+use crate::message::sketch::Field;
 use crate::message::{Body, Exchange, Request, Response, exchange};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -106,22 +107,30 @@ enum Form {
     Grpc,
 }
 
-impl Asked {
+impl Form {
     fn of(request: &Request) -> Self {
         let holds = |name: &HeaderName, what: &str| {
             let mut values = request.headers().get_all(name).iter();
             values.any(|v| v.to_str().is_ok_and(|v| v.contains(what)))
         };
-        let form = if holds(&header::CONTENT_TYPE, "application/grpc") {
+        if holds(&header::CONTENT_TYPE, "application/grpc") {
             Form::Grpc
         } else if holds(&header::ACCEPT, "json") {
             Form::Problem
         } else {
             Form::Text
-        };
+        }
+    }
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let exchange = exchange::of(request).cloned();
+        let told = exchange.as_ref().is_none_or(|e| e.sketch.has(Field::Form));
+        let form = if told { Form::of(request) } else { Form::Text };
         let http1 = request.version() <= Version::HTTP_11;
         Asked {
-            exchange: exchange::of(request).cloned(),
+            exchange,
             form,
             http1,
         }

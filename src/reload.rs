@@ -6,6 +6,7 @@
 //! the control thread, off the request path; old plans are dropped here and nowhere else.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::config::diff::{Diff, diff};
 use crate::config::load::{self, Invalid};
 use crate::config::{AccessConfig, Config, Loaded, LogLevel};
 use crate::plan::{Plan, SharedPlan, compile};
-use crate::problem::{Problems, Sources};
+use crate::problem::{Problem, Problems, Sources};
 use crate::server::Server;
 use crate::telemetry::access;
 use crate::telemetry::diagnostics::Diagnostics;
@@ -176,6 +177,7 @@ impl Reload {
             let message = format!("{keys} can only change with a restart; nothing was applied");
             return Err(report(ReloadOutcome::NeedsRestart, message, Vec::new()));
         }
+        log_opens(&loaded)?;
         let plan = self.compile(Arc::new(loaded), &old)?;
         let prepared = self.server.prepare(&plan).map_err(|problems| {
             self.forget_names(&old);
@@ -274,6 +276,23 @@ pub fn level(config: &Config) -> LevelFilter {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     }
+}
+
+/// Whether the access log can be written where the config says.
+fn log_opens(loaded: &Loaded) -> Result<(), ReloadReport> {
+    let Some(access::Target::File(path)) = access_settings(&loaded.config).to else {
+        return Ok(());
+    };
+    let opened = OpenOptions::new().create(true).append(true).open(&path);
+    opened.map(drop).map_err(|error| {
+        let message = format!(
+            "the access log \"{}\" cannot be opened: {error}",
+            path.display()
+        );
+        let mut problems = Problems::new();
+        problems.push(Problem::at(&loaded.config.log.access.to.span, message));
+        rejected(&problems, &loaded.sources)
+    })
 }
 
 /// The keys that stand against a change while running.

@@ -163,6 +163,7 @@ fn n02_what_is_wrong_in_meaning_is_refused_as_a_whole() {
             "[listeners.x]\naddress = \"{taken}\"\n[listeners.y]\naddress = \"{taken}\"\n"
         )),
         more("[listeners.x]\naddress = \"127.0.0.1:70000\"\n"),
+        more("[log]\naccess = { to = \"/no/such/folder/access.log\" }\n"),
         more("[listeners.x]\naddress = \"localhost:80\"\n"),
         more("[[routes]]\nid = \"r\"\nmatch = { path = \"/r\" }\nupstream = \"nobody\"\n"),
         more("[[routes]]\nid = \"r\"\nmatch = { path = \"/{r\" }\nrespond = {}\n"),
@@ -187,7 +188,7 @@ fn n02_what_is_wrong_in_meaning_is_refused_as_a_whole() {
     assert_eq!(generation(&gateway), 1.0);
     assert_eq!(
         gateway.metric("weir_config_reloads_total{outcome=\"rejected\"}"),
-        12.0
+        13.0
     );
     assert_eq!(
         applied(&gateway, &tls("a.crt", "a.key"))["outcome"],

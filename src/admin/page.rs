@@ -112,12 +112,11 @@ fn route(out: &mut String, route: &Route) -> fmt::Result {
     failures(out, route.errors)
 }
 
-const ENDPOINTS: [Column; 6] = [
+const ENDPOINTS: [Column; 5] = [
     ("endpoint", false),
     ("state", false),
     ("weight", true),
     ("priority", true),
-    ("in flight", true),
     ("", false),
 ];
 
@@ -159,7 +158,6 @@ fn endpoint(out: &mut String, endpoint: &Endpoint) -> fmt::Result {
     write!(out, "<td>{}</td>", State(&endpoint.state))?;
     number(out, endpoint.weight)?;
     number(out, endpoint.priority)?;
-    number(out, endpoint.in_flight)?;
     let zone = endpoint.zone.iter().map(|z| format!("zone {z}"));
     let more: Vec<String> = zone.chain(endpoint.note.clone()).collect();
     write!(

@@ -135,8 +135,6 @@ pub struct Endpoint {
     pub priority: u32,
     /// Its zone, if one is written.
     pub zone: Option<String>,
-    /// Tries being made.
-    pub in_flight: u64,
     /// Why it is in its state, or since when, if there is more to say.
     pub note: Option<String>,
 }

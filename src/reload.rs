@@ -7,9 +7,12 @@
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::fs::OFlags;
 use tokio::task::AbortHandle;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -77,7 +80,7 @@ pub struct Reload {
     /// The access log.
     pub access: Arc<access::Control>,
     /// The log level.
-    pub diagnostics: Option<Diagnostics>,
+    pub diagnostics: Diagnostics,
     keepers: Keepers,
     retired: Vec<Arc<Plan>>,
     /// What was read last and found good: in force, or the same but for comments and layout.
@@ -94,7 +97,7 @@ impl Reload {
         metrics: Arc<Metrics>,
         server: Server,
         access: Arc<access::Control>,
-        diagnostics: Option<Diagnostics>,
+        diagnostics: Diagnostics,
     ) -> Self {
         let mut keepers = Keepers::default();
         let plan = shared.load();
@@ -136,9 +139,9 @@ impl Reload {
     }
 
     /// One reload. `None` where nothing is new and nobody asked.
-    pub fn once(&mut self, cause: Cause) -> Option<ReloadReport> {
+    pub async fn once(&mut self, cause: Cause) -> Option<ReloadReport> {
         self.drop_retired();
-        let report = match self.attempt() {
+        let report = match self.attempt().await {
             Ok(report) => report,
             Err(report) => report,
         };
@@ -159,7 +162,7 @@ impl Reload {
     }
 
     /// The steps. An `Err` has changed nothing.
-    fn attempt(&mut self) -> Result<ReloadReport, ReloadReport> {
+    async fn attempt(&mut self) -> Result<ReloadReport, ReloadReport> {
         let old = self.shared.load();
         let loaded = self
             .source
@@ -184,6 +187,7 @@ impl Reload {
             rejected(&problems, &plan.loaded.sources)
         })?;
         let plan = Arc::new(plan);
+        resolve_names(&plan).await;
         let retired = self.shared.swap(plan.clone());
         self.server.commit(prepared);
         self.keepers.follow(&plan);
@@ -221,9 +225,7 @@ impl Reload {
 
     fn follow_log(&self, config: &Config) {
         self.access.apply(&access_settings(config));
-        if let Some(diagnostics) = &self.diagnostics {
-            diagnostics.set_level(level(config));
-        }
+        self.diagnostics.set_level(level(config));
     }
 
     fn tell(&self, report: &ReloadReport) {
@@ -283,7 +285,11 @@ fn log_opens(loaded: &Loaded) -> Result<(), ReloadReport> {
     let Some(access::Target::File(path)) = access_settings(&loaded.config).to else {
         return Ok(());
     };
-    let opened = OpenOptions::new().create(true).append(true).open(&path);
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    // A FIFO that nobody reads would keep the control thread waiting.
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let opened = options.open(&path);
     opened.map(drop).map_err(|error| {
         let message = format!(
             "the access log \"{}\" cannot be opened: {error}",
@@ -338,6 +344,30 @@ fn rejected(problems: &Problems, sources: &Sources) -> ReloadReport {
         problems.render(sources, false),
         Vec::new(),
     )
+}
+
+/// Names among the endpoints are waited for this long before the first request is taken.
+const FIRST_NAMES: Duration = Duration::from_secs(2);
+
+/// Gives names that have no answer yet a moment, so that the first requests find somebody.
+pub async fn resolve_names(plan: &Plan) {
+    let all = plan
+        .upstreams
+        .values()
+        .filter(|up| up.is_unresolved())
+        .map(|upstream| {
+            let upstream = upstream.clone();
+            tokio::spawn(async move { upstream.resolve_once().await })
+        });
+    let all: Vec<_> = all.collect();
+    let waited = tokio::time::timeout(FIRST_NAMES, async {
+        for one in all {
+            drop(one.await);
+        }
+    });
+    if waited.await.is_err() {
+        tracing::warn!("some names are not resolved yet; their endpoints come later");
+    }
 }
 
 /// The housekeeping tasks of upstreams: health checks and names, one for each that is in force.

@@ -21,7 +21,7 @@ use crate::config::{Config, Loaded, LogFormat};
 use crate::control::Control;
 use crate::plan::stack::Kit;
 use crate::plan::{Plan, SharedPlan, compile};
-use crate::reload::{Cause, Reload, Source, access_settings, level};
+use crate::reload::{Cause, Reload, Source, access_settings, level, resolve_names};
 use crate::server::drain::Signal;
 use crate::server::signals::{Asked, Signals};
 use crate::server::tunnels::LocalTunnels;
@@ -33,8 +33,6 @@ use crate::telemetry::handles::Metrics;
 use crate::upstream::WorkerPools;
 use crate::watch::Watch;
 
-/// Names among the endpoints are waited for this long before the first request is taken.
-const FIRST_NAMES: Duration = Duration::from_secs(2);
 /// How often retired plans are looked after, while there are any.
 const RETIRE: Duration = Duration::from_secs(1);
 /// The access log may take this long to be written at the end.
@@ -76,13 +74,12 @@ pub fn serve(
     outcome
 }
 
-fn start_diagnostics(config: &Config) -> Option<Diagnostics> {
+fn start_diagnostics(config: &Config) -> anyhow::Result<Diagnostics> {
     let format = match config.log.format {
         LogFormat::Text => diagnostics::Format::Text,
         LogFormat::Json => diagnostics::Format::Json,
     };
-    // Fails only where somebody else in the process logs already.
-    diagnostics::init(level(config), format).ok()
+    diagnostics::init(level(config), format).map_err(anyhow::Error::msg)
 }
 
 type Request = oneshot::Sender<ReloadReport>;
@@ -109,7 +106,7 @@ impl Process {
                 .load()
                 .map_err(|invalid| anyhow!(invalid.render(false)))?,
         );
-        let diagnostics = start_diagnostics(&loaded.config);
+        let diagnostics = start_diagnostics(&loaded.config)?;
         let workers = server::workers(loaded.config.server.workers.value);
         let metrics = Arc::new(Metrics::new(workers));
         let plan = first_plan(loaded.clone(), &metrics)?;
@@ -192,14 +189,14 @@ impl Process {
                 asked = signals.next() => match asked {
                     Asked::Reload => {
                         self.access.reopen();
-                        self.reload(Cause::Asked, Vec::new());
+                        self.reload(Cause::Asked, Vec::new()).await;
                     }
                     ends => return self.drain(ends, signals).await,
                 },
                 request = self.requests.recv() => {
                     let more = std::iter::from_fn(|| self.requests.try_recv().ok());
                     let all = request.into_iter().chain(more).collect();
-                    self.reload(Cause::Asked, all);
+                    self.reload(Cause::Asked, all).await;
                 }
                 () = watch.changed(), if !files.is_empty() => self.noticed().await,
                 () = tokio::time::sleep(RETIRE), if retired > 0 => {}
@@ -214,12 +211,12 @@ impl Process {
         let first = hash(&self.reload.source);
         Watch::settle().await;
         if first == hash(&self.reload.source) {
-            self.reload(Cause::Noticed, Vec::new());
+            self.reload(Cause::Noticed, Vec::new()).await;
         }
     }
 
-    fn reload(&mut self, cause: Cause, requests: Vec<Request>) {
-        let Some(report) = self.reload.once(cause) else {
+    async fn reload(&mut self, cause: Cause, requests: Vec<Request>) {
+        let Some(report) = self.reload.once(cause).await else {
             return;
         };
         if report.outcome == ReloadOutcome::Applied {
@@ -266,23 +263,6 @@ fn first_plan(loaded: Arc<Loaded>, metrics: &Metrics) -> anyhow::Result<Arc<Plan
 async fn bind(address: &str) -> anyhow::Result<tokio::net::TcpListener> {
     let listener = tokio::net::TcpListener::bind(address).await;
     listener.with_context(|| format!("cannot listen on the admin address {address}"))
-}
-
-/// Gives names among the endpoints a moment, so that the first requests find somebody.
-async fn resolve_names(plan: &Plan) {
-    let all = plan.upstreams.values().map(|upstream| {
-        let upstream = upstream.clone();
-        tokio::spawn(async move { upstream.resolve_once().await })
-    });
-    let all: Vec<_> = all.collect();
-    let waited = tokio::time::timeout(FIRST_NAMES, async {
-        for one in all {
-            drop(one.await);
-        }
-    });
-    if waited.await.is_err() {
-        tracing::warn!("some names are not resolved yet; their endpoints come later");
-    }
 }
 
 /// Makes each worker its world, on its own thread.

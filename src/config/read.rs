@@ -3,11 +3,13 @@
 //! Every read is capped, so that a wrong path (a log, a disk image) costs a message and not the
 //! memory. What is not UTF-8 text is refused with the place of the first fault, not guessed at.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 
 use super::Config;
 use crate::files::Files;
@@ -124,8 +126,16 @@ pub(super) fn named(dir: &Path, config: &Config) -> Files {
 
 /// The whole file, or `None` if it is larger than `cap`.
 fn capped(path: &Path, cap: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut options = OpenOptions::new();
+    // A FIFO that nobody writes to would keep the reader waiting, and the control thread with it.
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.read(true).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut bytes = Vec::new();
-    File::open(path)?.take(cap + 1).read_to_end(&mut bytes)?;
+    file.take(cap + 1).read_to_end(&mut bytes)?;
     let fits = u64::try_from(bytes.len()).is_ok_and(|len| len <= cap);
     Ok(fits.then_some(bytes))
 }

@@ -38,6 +38,8 @@ const LEAST_RESERVE: u64 = 32;
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
 /// The kernel's own limit on unacknowledged data, behind `write_timeout`.
 const USER_TIMEOUT_SLACK: Duration = Duration::from_secs(15);
+/// The kernel takes milliseconds that fit 31 bits.
+const LONGEST_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX.unsigned_abs() as u64);
 
 /// One listener on one worker.
 pub(super) struct AcceptLoop {
@@ -211,7 +213,7 @@ pub(super) fn serve(
 
 /// Socket options. They are worth having and not worth losing a client for.
 fn prepare(stream: &TcpStream, plan: &ListenerPlan) {
-    let timeout = plan.limits.write_timeout + USER_TIMEOUT_SLACK;
+    let timeout = (plan.limits.write_timeout + USER_TIMEOUT_SLACK).min(LONGEST_USER_TIMEOUT);
     let set = stream
         .set_nodelay(true)
         .and_then(|()| SockRef::from(stream).set_tcp_user_timeout(Some(timeout)));

@@ -83,7 +83,9 @@ impl Connector {
             .with_time(Duration::from_secs(30))
             .with_interval(Duration::from_secs(10));
         socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_tcp_user_timeout(Some(self.stall))
+        // The kernel takes milliseconds that fit 31 bits.
+        let most = Duration::from_millis(i32::MAX.unsigned_abs().into());
+        socket.set_tcp_user_timeout(Some(self.stall.min(most)))
     }
 }
 

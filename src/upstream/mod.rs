@@ -77,7 +77,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Asks once for every name among the endpoints; for the start, before traffic.
+    /// Whether a name among the endpoints has no answer yet.
+    pub fn is_unresolved(&self) -> bool {
+        !self.live.unresolved().is_empty()
+    }
+
+    /// Asks once for every name among the endpoints; before it gets traffic.
     pub async fn resolve_once(&self) {
         self.live.resolve().await;
     }

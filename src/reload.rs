@@ -1,5 +1,5 @@
-//! The path of a reload, top to bottom: watch, load, check, compile, diff, bind, swap, tick,
-//! retire.
+//! The path of a reload, top to bottom: watch, load, check, compile, diff, resolve, bind, swap,
+//! tick, retire.
 //!
 //! All or nothing: a failure at any step says why and leaves everything as it was. What has not
 //! changed keeps its state, since `plan/compile` takes it over from the plan in force. Runs on
@@ -182,14 +182,15 @@ impl Reload {
         }
         log_opens(&loaded)?;
         let plan = self.compile(Arc::new(loaded), &old)?;
+        resolve_names(&plan).await;
         let prepared = self.server.prepare(&plan).map_err(|problems| {
             self.forget_names(&old);
             rejected(&problems, &plan.loaded.sources)
         })?;
         let plan = Arc::new(plan);
-        resolve_names(&plan).await;
         let retired = self.shared.swap(plan.clone());
         self.server.commit(prepared);
+        plan.upstreams.values().for_each(|up| up.put_in_force());
         self.keepers.follow(&plan);
         self.loaded = plan.loaded.clone();
         self.follow_log(&plan.loaded.config);

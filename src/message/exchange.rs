@@ -191,6 +191,11 @@ pub fn of<B>(request: &http::Request<B>) -> Option<&Arc<Exchange>> {
 #[derive(Debug, Clone)]
 pub struct Upgrading(pub HeaderValue);
 
+/// On an answer that leaves HTTP: what its upstream connection holds until it is closed. Written by
+/// `upstream/send`, kept by whoever joins both ends.
+#[derive(Clone)]
+pub struct Lease(pub Arc<dyn Send + Sync>);
+
 /// How long a client may pause within a body, as its listener says. On requests that have one.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyIdle(pub Duration);

@@ -19,13 +19,19 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::error::{GatewayError, Reason};
-use crate::message::exchange::Upgrading;
+use crate::message::exchange::{Lease, Upgrading};
 use crate::message::{Exchange, Request, Response, exchange, hop};
 
 /// Joins the two ends of an upgraded connection and keeps count of it.
 pub trait Tunnels: std::fmt::Debug + Send + Sync {
     /// Pipes bytes both ways until both ends are done.
-    fn join(&self, client: OnUpgrade, upstream: OnUpgrade, exchange: Arc<Exchange>);
+    fn join(
+        &self,
+        client: OnUpgrade,
+        upstream: OnUpgrade,
+        exchange: Arc<Exchange>,
+        lease: Option<Lease>,
+    );
 }
 
 /// What a route lets through.
@@ -160,7 +166,9 @@ impl<F: Future<Output = Result<Response, GatewayError>>> Future for UpgradeFutur
         else {
             return Poll::Ready(Err(Reason::HttpUpgradeFailed.into()));
         };
-        tunnels.join(client, hyper::upgrade::on(&mut response), exchange);
+        let lease = response.extensions_mut().remove::<Lease>();
+        let upstream = hyper::upgrade::on(&mut response);
+        tunnels.join(client, upstream, exchange, lease);
         Poll::Ready(Ok(response))
     }
 }

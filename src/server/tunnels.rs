@@ -14,6 +14,7 @@ use super::drain::{Phase, Signal};
 use crate::chance::Chance;
 use crate::clock;
 use crate::message::Exchange;
+use crate::message::exchange::Lease;
 use crate::middleware::upgrade::Tunnels;
 use crate::telemetry::handles::Metrics;
 use crate::upstream::tunnel;
@@ -43,7 +44,13 @@ impl LocalTunnels {
 }
 
 impl Tunnels for LocalTunnels {
-    fn join(&self, client: OnUpgrade, upstream: OnUpgrade, exchange: Arc<Exchange>) {
+    fn join(
+        &self,
+        client: OnUpgrade,
+        upstream: OnUpgrade,
+        exchange: Arc<Exchange>,
+        lease: Option<Lease>,
+    ) {
         let ending = ending(self.drain.clone(), self.chance.next());
         let metrics = self.metrics.clone();
         let worker = self.worker;
@@ -59,6 +66,7 @@ impl Tunnels for LocalTunnels {
                 _ = tunnel::run(client, upstream, IDLE, |_, _| ()) => {}
                 () = ending => metrics.worker.of(worker).drain_aborted_tunnels.inc(),
             }
+            drop(lease);
         });
     }
 }

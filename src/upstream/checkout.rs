@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::Upstream;
 use super::balance::Random;
+use super::caps::Permit;
 use super::config::Protocol;
 use super::endpoint::Endpoint;
-use super::pool::{EndpointPool, LentH1, LentH2, Life, WorkerPools};
+use super::pool::{Connecting, EndpointPool, LentH1, LentH2, Life, WorkerPools};
 use super::wire::{self, Sender};
 use crate::clock;
 use crate::error::{GatewayError, Reason};
@@ -43,6 +42,8 @@ pub(super) struct Checkout<'a> {
     pub(super) pool: &'a Arc<EndpointPool>,
     pub(super) pools: &'a WorkerPools,
     pub(super) wanted: Wanted,
+    /// When the try ends by a limit of its own, and what it is called then.
+    pub(super) due: Option<(Instant, Reason)>,
 }
 
 impl Checkout<'_> {
@@ -66,7 +67,7 @@ impl Checkout<'_> {
         // A shared connection that broke is closed and not found again; opening one for each of
         // its streams would be a stampede.
         if (!self.wanted.fresh || self.shares())
-            && let Some(lent) = self.reuse().await
+            && let Some(lent) = self.reuse().await?
         {
             return Ok(lent);
         }
@@ -78,7 +79,7 @@ impl Checkout<'_> {
     }
 
     /// One that is there already.
-    async fn reuse(&self) -> Option<Lent> {
+    async fn reuse(&self) -> Result<Option<Lent>, GatewayError> {
         if self.shares() {
             return Box::pin(self.share()).await;
         }
@@ -92,9 +93,9 @@ impl Checkout<'_> {
                 }
             }
             self.pool.cells().checkouts_idle.inc();
-            return Some(Lent::H1(lent));
+            return Ok(Some(Lent::H1(lent)));
         }
-        None
+        Ok(None)
     }
 
     fn shares(&self) -> bool {
@@ -106,23 +107,37 @@ impl Checkout<'_> {
             }
     }
 
-    /// A place on a shared connection, also on one that is being made right now.
-    async fn share(&self) -> Option<Lent> {
-        loop {
-            if let Some(lent) = self.pool.share(clock::now()) {
-                self.pool.cells().checkouts_shared.inc();
-                return Some(Lent::H2(lent));
+    /// A place on a shared connection, also on one that is being made right now: that one's
+    /// failure is the failure of all who wait for it.
+    async fn share(&self) -> Result<Option<Lent>, GatewayError> {
+        let shared = async {
+            loop {
+                if let Some(lent) = self.pool.share(clock::now()) {
+                    self.pool.cells().checkouts_shared.inc();
+                    return Ok(Some(Lent::H2(lent)));
+                }
+                match self.pool.opened().await {
+                    None => return Ok(None),
+                    Some(Ok(())) => {}
+                    Some(Err(reason)) => return Err(GatewayError::new(reason).never_sent()),
+                }
             }
-            if !self.pool.opening.load(Relaxed) {
-                return None;
-            }
-            let _waiting = self.pool.wait();
-            let opened = self.pool.opened.notified();
-            let limit = self.upstream.connector.timeout;
-            if tokio::time::timeout(limit, opened).await.is_err() {
-                return None;
-            }
-        }
+        };
+        let limit = clock::now() + self.upstream.connector.timeout + wire::SETTINGS_WAIT;
+        self.before(limit, Reason::ConnectionTimeout, shared)
+            .await?
+    }
+
+    /// Waits until `limit`, or the end of the try if that is earlier.
+    async fn before<T>(
+        &self,
+        limit: Instant,
+        why: Reason,
+        what: impl Future<Output = T>,
+    ) -> Result<T, GatewayError> {
+        let (limit, why) = self.due.filter(|due| due.0 < limit).unwrap_or((limit, why));
+        let done = tokio::time::timeout_at(limit.into(), what).await;
+        done.map_err(|late| GatewayError::caused(why, late).never_sent())
     }
 
     async fn wait(&self) -> Result<Lent, GatewayError> {
@@ -134,8 +149,10 @@ impl Checkout<'_> {
             self.upstream.caps.ask_for_room();
         }
         let started = clock::now();
-        let limit = pool.pending_timeout.value.0;
-        let ticket = tokio::time::timeout(limit, self.ticket()).await;
+        let limit = started + pool.pending_timeout.value.0;
+        // Whatever ends the wait, it was our own queue, and no endpoint is to blame.
+        let limit = self.due.map_or(limit, |due| due.0.min(limit));
+        let ticket = tokio::time::timeout_at(limit.into(), self.ticket()).await;
         self.pool.cells().pool_wait.observe(clock::now() - started);
         match ticket {
             Ok(Ok(Ticket::Lent(lent))) => Ok(lent),
@@ -170,20 +187,28 @@ impl Checkout<'_> {
         }
     }
 
-    async fn open(&self, permit: OwnedSemaphorePermit) -> Result<Lent, GatewayError> {
-        let cells = self.pool.cells();
-        cells.checkouts_new.inc();
-        let _connecting = Connecting::begin(self.pool, self.shares());
+    async fn open(&self, permit: Arc<Permit>) -> Result<Lent, GatewayError> {
+        self.pool.cells().checkouts_new.inc();
+        let connecting = Connecting::begin(self.pool, self.shares());
+        let made = match self.due {
+            Some((due, why)) => self.before(due, why, self.connect(permit)).await,
+            None => Ok(self.connect(permit).await),
+        };
+        made.flatten()
+            .inspect_err(|error| connecting.failed(error.reason()))
+    }
+
+    async fn connect(&self, permit: Arc<Permit>) -> Result<Lent, GatewayError> {
         let connector = match self.wanted.upgrade {
             true => &self.upstream.http1_connector,
             false => &self.upstream.connector,
         };
-        let (io, h2) = connector.connect(self.endpoint, cells).await?;
-        let (sender, task) = wire::speak(io, h2, Some(permit)).await?;
+        let (io, h2) = connector.connect(self.endpoint, self.pool.cells()).await?;
+        let (sender, task) = wire::speak(io, h2, Some(Arc::clone(&permit))).await?;
         let now = clock::now();
         let life = self.life(now);
         Ok(match sender {
-            Sender::H1(sender) => Lent::H1(self.pool.lend_h1(sender, task, life)),
+            Sender::H1(sender) => Lent::H1(self.pool.lend_h1(sender, (task, permit), life)),
             Sender::H2(sender, allowed) => {
                 let shared = (sender, allowed);
                 Lent::H2(self.pool.lend_h2(shared, task, life, now))
@@ -203,32 +228,6 @@ impl Checkout<'_> {
 }
 
 enum Ticket {
-    Permit(OwnedSemaphorePermit),
+    Permit(Arc<Permit>),
     Lent(Lent),
-}
-
-/// A connection being made; those that would share it are told when it is there or has failed.
-struct Connecting<'a> {
-    pool: &'a EndpointPool,
-    shared: bool,
-}
-
-impl<'a> Connecting<'a> {
-    fn begin(pool: &'a EndpointPool, shared: bool) -> Self {
-        pool.cells().pool_connecting.inc();
-        if shared {
-            pool.opening.store(true, Relaxed);
-        }
-        Connecting { pool, shared }
-    }
-}
-
-impl Drop for Connecting<'_> {
-    fn drop(&mut self) {
-        self.pool.cells().pool_connecting.dec();
-        if self.shared {
-            self.pool.opening.store(false, Relaxed);
-            self.pool.opened.notify_waiters();
-        }
-    }
 }

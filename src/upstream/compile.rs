@@ -49,10 +49,10 @@ impl Upstream {
         let now = clock::now();
         let hashed = !matches!(key, HashKey::None);
         let live = Live::new(specs, hashed, previous.map(|p| &*p.live), now);
-        let max = config.pool.max_connections.value;
-        let caps = previous
-            .filter(|p| p.caps.max_connections == max)
-            .map_or_else(|| Arc::new(Caps::new(max)), |p| Arc::clone(&p.caps));
+        let caps = previous.map_or_else(
+            || Arc::new(Caps::new(config.pool.max_connections.value)),
+            |p| Arc::clone(&p.caps),
+        );
         let workers = metrics.iter().count() - 1;
         let budget = previous.map_or_else(
             || Arc::new(Budget::new(workers, now)),

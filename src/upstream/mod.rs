@@ -77,6 +77,15 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// What it shares with the upstream of this name in the plan before follows its own section
+    /// from now on. For the moment after its plan has been swapped in.
+    pub fn put_in_force(&self) {
+        self.caps.resize(self.config.pool.max_connections.value);
+        if self.config.health.is_none() {
+            self.live.trust_all();
+        }
+    }
+
     /// Whether a name among the endpoints has no answer yet.
     pub fn is_unresolved(&self) -> bool {
         !self.live.unresolved().is_empty()

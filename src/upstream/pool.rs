@@ -9,6 +9,7 @@
 
 mod give;
 mod lent;
+mod opening;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -23,13 +24,15 @@ use tokio::task::AbortHandle;
 
 use super::Upstream;
 use super::balance::Load;
-use super::caps::Caps;
+use super::caps::{Caps, Permit};
 use super::endpoint::Endpoint;
 use super::latency::Latency;
 use crate::message::Body;
 use crate::telemetry::handles::{PoolClose, UpstreamCells, UpstreamMetrics};
 use give::Givers;
 pub(super) use lent::{InFlight, Keep, LentH1, LentH2, Waiting};
+pub(super) use opening::Connecting;
+use opening::Openings;
 
 /// This worker's connections to every upstream.
 pub struct WorkerPools {
@@ -58,7 +61,8 @@ impl WorkerPools {
         }
     }
 
-    /// The pool of an endpoint, made at its first use.
+    /// The pool of an endpoint, made at its first use. One that was there under an upstream of
+    /// this name that has gone since is left to those who still hold it.
     pub(super) fn pool(&self, upstream: &Upstream, endpoint: &Endpoint) -> Arc<EndpointPool> {
         let key = Key {
             upstream: Arc::clone(&upstream.name),
@@ -66,13 +70,14 @@ impl WorkerPools {
             identity: upstream.identity_of(endpoint),
         };
         let mut pools = self.pools.lock();
-        let new = || {
-            let (metrics, caps) = (Arc::clone(&upstream.metrics), Arc::clone(&upstream.caps));
-            self.givers
-                .begin(&upstream.name, &upstream.caps, &self.pools);
-            Arc::new(EndpointPool::new(self.worker, metrics, caps))
-        };
-        Arc::clone(pools.entry(key).or_insert_with(new))
+        if let Some(pool) = pools.get(&key).filter(|pool| pool.is_of(upstream)) {
+            return Arc::clone(pool);
+        }
+        let (metrics, caps) = (Arc::clone(&upstream.metrics), Arc::clone(&upstream.caps));
+        self.givers.begin(&upstream.name, &caps, &self.pools);
+        let pool = Arc::new(EndpointPool::new(self.worker, metrics, caps));
+        pools.insert(key, Arc::clone(&pool));
+        pool
     }
 
     /// Closes idle and aged connections, and those to endpoints that are in no upstream any more.
@@ -92,9 +97,8 @@ impl WorkerPools {
                 }
             }
             pool.expire(now);
-            if pool.caps.waiting() > 0 {
-                pool.evict();
-            }
+            let wanted = pool.caps.owed().max(pool.caps.waiting().min(1));
+            (0..wanted).take_while(|_| pool.evict()).for_each(drop);
             // A pool that no stack and no lease holds and that is empty is forgotten.
             Arc::strong_count(pool) > 1 || !pool.is_empty()
         });
@@ -132,14 +136,11 @@ pub(super) struct EndpointPool {
     connections: Mutex<Connections>,
     /// One is told when a connection comes back.
     pub(super) returned: Notify,
-    /// All are told when a shared connection has been made, or could not be.
-    pub(super) opened: Notify,
+    openings: Openings,
     caps: Arc<Caps>,
     waiting: AtomicU32,
     /// The last connection spoke HTTP/2.
     pub(super) speaks_h2: AtomicBool,
-    /// A shared connection is being made.
-    pub(super) opening: AtomicBool,
     in_flight: AtomicU32,
     latency: Mutex<Latency>,
     /// Connections that came back while requests waited here and elsewhere.
@@ -159,6 +160,7 @@ struct Connections {
 struct Idle {
     sender: http1::SendRequest<Body>,
     task: AbortHandle,
+    permit: Arc<Permit>,
     since: Instant,
     life: Life,
 }
@@ -189,14 +191,17 @@ impl EndpointPool {
             metrics,
             connections: Mutex::default(),
             returned: Notify::new(),
-            opened: Notify::new(),
+            openings: Openings::default(),
             caps,
             waiting: AtomicU32::new(0),
             speaks_h2: AtomicBool::new(false),
-            opening: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             latency: Mutex::default(),
         }
+    }
+
+    fn is_of(&self, upstream: &Upstream) -> bool {
+        Arc::ptr_eq(&self.caps, &upstream.caps) && Arc::ptr_eq(&self.metrics, &upstream.metrics)
     }
 
     /// This worker's numbers of the upstream.
@@ -282,7 +287,7 @@ impl EndpointPool {
     pub(super) fn lend_h1(
         self: &Arc<Self>,
         sender: http1::SendRequest<Body>,
-        task: AbortHandle,
+        (task, permit): (AbortHandle, Arc<Permit>),
         life: Life,
     ) -> LentH1 {
         self.speaks_h2.store(false, Relaxed);
@@ -290,6 +295,7 @@ impl EndpointPool {
         LentH1 {
             sender: Some(sender),
             task,
+            permit,
             life,
             idle_since: None,
             pool: Arc::clone(self),
@@ -351,7 +357,7 @@ impl EndpointPool {
         let awaited = keep.awaited.max(self.caps.waiting());
         let waited_for = here > 0 && !(awaited > here && self.is_shared_return());
         let room = connections.idle.len() < keep.max_idle && awaited == 0;
-        if waited_for || room {
+        if (waited_for || room) && self.caps.owed() == 0 {
             connections.idle.push(idle);
             self.cells().pool_idle.inc();
             self.returned.notify_one();
@@ -410,6 +416,12 @@ impl EndpointPool {
     fn is_empty(&self) -> bool {
         let connections = self.connections.lock();
         connections.idle.is_empty() && connections.shared.is_empty()
+    }
+}
+
+impl Drop for EndpointPool {
+    fn drop(&mut self) {
+        self.close_idle(PoolClose::Drain);
     }
 }
 

@@ -29,6 +29,7 @@ use super::upload::{self, Upload, Waits};
 use super::{Upstream, framing};
 use crate::clock;
 use crate::error::{GatewayError, Reason};
+use crate::message::exchange::Lease;
 use crate::message::{Body, Exchange, Request, Response};
 
 /// What a further try is told: an extension that `retry` puts on the request.
@@ -199,19 +200,13 @@ impl Sender {
             pool: &slot.pool,
             pools: &self.pools,
             wanted,
+            due: limits.first(),
         };
         // The usual way needs no timer.
         if let Some(lent) = checkout.at_hand(started) {
             return Ok((lent, started));
         }
-        let lent = Box::pin(async move {
-            let Some((due, why)) = limits.first() else {
-                return checkout.get().await;
-            };
-            tokio::time::timeout_at(due.into(), checkout.get())
-                .await
-                .map_err(|late| GatewayError::caused(why, late).never_sent())?
-        });
+        let lent = Box::pin(async move { checkout.get().await });
         Ok((lent.await?, clock::now()))
     }
 
@@ -235,13 +230,15 @@ impl Sender {
             if due <= now {
                 return Err(why.into());
             }
-            // An upload changes what is due: look again now and then.
+            // An upload changes what is due: look again when it ends, and now and then.
             let look = upload.map_or(due, |_| due.min(now + first_byte.min(idle) / 8));
             tokio::select! {
                 biased;
                 answered = &mut answer => return Ok(answered),
-                () = tokio::time::sleep_until(look.into()) => now = clock::now(),
+                () = upload::ended(upload) => {}
+                () = tokio::time::sleep_until(look.into()) => {}
             }
+            now = clock::now();
         }
     }
 }
@@ -275,7 +272,8 @@ fn answered(
     if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
         return match ending.lent {
             Lent::H1(lent) if upgrade => {
-                lent.release();
+                let upgraded = Arc::new(lent.release(ending.flight));
+                response.extensions_mut().insert(Lease(upgraded));
                 Ok((response.map(|_| Body::empty()), None))
             }
             Lent::H1(_) | Lent::H2(_) => Err(Reason::HttpUpgradeFailed.into()),

@@ -1,5 +1,7 @@
 //! One worker's client against raw sockets: pool, send and retry together.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

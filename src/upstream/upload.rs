@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::Notify;
 
 use crate::clock;
 use crate::error::GatewayError;
@@ -24,6 +25,7 @@ pub(super) struct Upload {
     moved: AtomicU64,
     state: AtomicU8,
     broken: AtomicBool,
+    ended: Notify,
 }
 
 /// Who is waited for.
@@ -66,6 +68,17 @@ impl Upload {
             let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
             self.moved.store(at, Relaxed);
         }
+        if waits == Waits::ForNobody {
+            self.ended.notify_one();
+        }
+    }
+}
+
+/// Is ready once, when all of the body has been handed over; never where there is none.
+pub(super) async fn ended(upload: Option<&Upload>) {
+    match upload {
+        Some(upload) => upload.ended.notified().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -79,6 +92,7 @@ pub(super) fn watch(body: &mut Body, now: Instant) -> Option<Arc<Upload>> {
         moved: AtomicU64::new(0),
         state: AtomicU8::new(Waits::ForUpstream as u8),
         broken: AtomicBool::new(false),
+        ended: Notify::new(),
     });
     let watched = Watched {
         left: body.size_hint().exact(),

@@ -1,6 +1,6 @@
 //! Speaking HTTP on an open connection: hyper's client with our limits, one task a connection.
 //!
-//! The task owns the socket and the permit that counts it; aborting it closes the socket at
+//! The task owns the socket and holds the permit that counts it; aborting it closes the socket at
 //! once. Buffers, header counts and windows are bounded here and nowhere else.
 
 use std::pin::Pin;
@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::caps::Permit;
 use super::connect::Io;
 use crate::error::{GatewayError, Reason};
 use crate::message::Body;
@@ -24,7 +25,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// Room for many streams whose clients do not read: with little, a few of them would stop all
 /// others on the connection. h2 also takes more small frames for an attack the less there is.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-const SETTINGS_WAIT: Duration = Duration::from_secs(1);
+/// How long the other side of a new HTTP/2 connection may take to say how many streams it allows.
+pub(super) const SETTINGS_WAIT: Duration = Duration::from_secs(1);
 const SETTINGS_LOOK: Duration = Duration::from_millis(1);
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_ANSWER: Duration = Duration::from_secs(10);
@@ -40,7 +42,7 @@ pub(super) enum Sender {
 pub(super) async fn speak(
     io: Io,
     h2: bool,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Arc<Permit>>,
 ) -> Result<(Sender, AbortHandle), GatewayError> {
     if h2 {
         speak_h2(io, permit).await
@@ -51,7 +53,7 @@ pub(super) async fn speak(
 
 async fn speak_h1(
     io: Io,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Arc<Permit>>,
 ) -> Result<(Sender, AbortHandle), GatewayError> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(MAX_HEADERS)
@@ -72,7 +74,7 @@ async fn speak_h1(
 
 async fn speak_h2(
     io: Io,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Arc<Permit>>,
 ) -> Result<(Sender, AbortHandle), GatewayError> {
     let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

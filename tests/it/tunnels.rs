@@ -458,3 +458,23 @@ fn p09_an_upstream_that_fails_after_the_101_causes_no_second_answer() {
     gateway.wait_idle();
     gateway.assert_sound();
 }
+
+#[test]
+fn p_an_upgraded_connection_counts_under_the_cap_until_it_is_closed() {
+    let origin = echo();
+    let cap = "[upstreams.o]\npool = { max_connections = 1, max_pending = 0 }";
+    let config = gateway::before(origin, "").replace("[upstreams.o]", cap);
+    let gateway = Gateway::start(&format!("{config}upgrade = [\"websocket\"]\n"));
+    let first = leave(gateway.web());
+    let active = "weir_pool_connections{upstream=\"o\",state=\"active\"}";
+    let requests = "weir_upstream_in_flight{upstream=\"o\"}";
+    assert_eq!(gateway.metric(active), 1.0);
+    assert_eq!(gateway.metric(requests), 1.0);
+    let mut second = Raw::connect(gateway.web());
+    second.send(handshake());
+    assert_eq!(second.response().status(), 503);
+    drop(first);
+    eventually("the tunnel has ended", || gateway.metric(active) == 0.0);
+    assert_eq!(gateway.metric(requests), 0.0);
+    leave(gateway.web());
+}

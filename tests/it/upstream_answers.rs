@@ -758,3 +758,16 @@ fn e01_an_endpoint_that_breaks_off_its_bodies_is_ejected() {
     );
     assert!(broken.requests().len() < 10, "{}", broken.requests().len());
 }
+
+#[test]
+fn e16_a_routes_timeout_counts_from_the_end_of_the_body_and_is_not_late() {
+    let silent = Origin::start(|_, _| Reply::After(Duration::from_secs(30), Box::new(ok(""))));
+    let patient = "timeouts = { first_byte = \"1h\", idle = \"1h\" }\nretry = false";
+    let config = super::harness::gateway::before(silent.address, patient);
+    let gateway = Gateway::start(&format!("{config}timeout = \"300ms\"\n"));
+    let mut raw = Raw::connect(gateway.web());
+    raw.send("POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 4\r\n\r\nha");
+    std::thread::sleep(Duration::from_millis(500));
+    raw.send("lf");
+    assert_eq!(raw.response().status(), 504);
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::{http1, http2};
 use tokio::task::AbortHandle;
 
-use super::{EndpointPool, Idle, Life, Shared};
+use super::{EndpointPool, Idle, Life, Permit, Shared};
 use crate::message::Body;
 use crate::telemetry::handles::PoolClose;
 
@@ -20,6 +20,7 @@ pub(in crate::upstream) struct LentH1 {
     /// There until the connection is kept or released.
     pub(in crate::upstream) sender: Option<http1::SendRequest<Body>>,
     pub(super) task: AbortHandle,
+    pub(super) permit: Arc<Permit>,
     pub(super) life: Life,
     /// When it came back from the request before, if there was one.
     pub(in crate::upstream) idle_since: Option<Instant>,
@@ -47,6 +48,7 @@ impl LentH1 {
         LentH1 {
             sender: Some(idle.sender),
             task: idle.task,
+            permit: idle.permit,
             life: idle.life,
             idle_since: Some(idle.since),
             pool,
@@ -78,15 +80,34 @@ impl LentH1 {
         let idle = Idle {
             sender,
             task: self.task.clone(),
+            permit: Arc::clone(&self.permit),
             since: now,
             life: self.life,
         };
         self.pool.keep(idle, keep);
     }
 
-    /// Lets the connection go on by itself: it has been upgraded.
-    pub(in crate::upstream) fn release(mut self) {
+    /// Lets the connection go on by itself: it has been upgraded. What this gives counts it until
+    /// it is dropped.
+    pub(in crate::upstream) fn release(mut self, flight: InFlight) -> Upgraded {
         self.sender = None;
+        self.pool.cells().pool_active.inc();
+        Upgraded {
+            flight,
+            _permit: Arc::clone(&self.permit),
+        }
+    }
+}
+
+/// An upgraded connection in the counts.
+pub(in crate::upstream) struct Upgraded {
+    flight: InFlight,
+    _permit: Arc<Permit>,
+}
+
+impl Drop for Upgraded {
+    fn drop(&mut self) {
+        self.flight.0.cells().pool_active.dec();
     }
 }
 

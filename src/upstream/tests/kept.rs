@@ -1,0 +1,131 @@
+//! What is kept over reloads and what a wait may blame on whom.
+
+use super::*;
+
+/// Takes the first request of each connection and never answers.
+fn silent(
+    _: usize,
+    mut socket: TcpStream,
+    _: Arc<AtomicUsize>,
+) -> tokio::task::JoinHandle<io::Result<()>> {
+    tokio::spawn(async move {
+        while socket.read_u8().await.is_ok() {}
+        Ok(())
+    })
+}
+
+fn after(old: &Bench, address: SocketAddr, more: &str) -> Bench {
+    let new = compiled(&[address], more, &old.metrics, Some(&old.upstream));
+    let new = new.expect("compiles");
+    new.put_in_force();
+    Bench::new(new, Arc::clone(&old.pools), Arc::clone(&old.metrics))
+}
+
+#[tokio::test]
+async fn a_cap_that_a_reload_lowers_holds_over_what_was_opened_before() {
+    let origin = origin(answer_always).await;
+    let three = bench(&[origin.address], "pool = { max_connections = 3 }");
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let get = request(Method::GET, Body::empty());
+        held.push(three.send(get).await.expect("an answer"));
+    }
+    let one = "pool = { max_connections = 1, max_pending = 0 }";
+    let lowered = after(&three, origin.address, one);
+    for _ in 0..3 {
+        let refused = lowered.get().await.expect_err("the cap is passed already");
+        assert_eq!(refused.reason(), Reason::ConnectionLimitReached);
+        held.pop();
+        tokio::task::yield_now().await;
+    }
+    while lowered.get().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let kept = lowered
+        .send(request(Method::GET, Body::empty()))
+        .await
+        .expect("the one connection");
+    assert!(lowered.get().await.is_err());
+    let raised = after(&lowered, origin.address, "pool = { max_connections = 2 }");
+    raised.get().await.expect("a second connection");
+    drop(kept);
+}
+
+#[tokio::test]
+async fn an_upstream_that_went_and_came_back_counts_in_its_new_numbers() {
+    let origin = origin(answer_always).await;
+    let old = bench(&[origin.address], "");
+    old.get().await.expect("an answer");
+    let metrics = Metrics::new(1).upstream("app");
+    let new = compiled(&[origin.address], "", &metrics, None).expect("compiles");
+    let new = Bench::new(new, Arc::clone(&old.pools), metrics);
+    new.get().await.expect("an answer");
+    let cells = new.metrics.of(0);
+    assert_eq!((cells.ok.get(), cells.pool_idle.get()), (1, 1));
+    assert_eq!(old.metrics.of(0).ok.get(), 1);
+    drop(old);
+}
+
+#[tokio::test]
+async fn without_a_health_section_nobody_is_unhealthy() {
+    let origin = origin(answer_always).await;
+    let old = bench(&[origin.address], "health = { path = \"/\" }");
+    let now = crate::clock::now();
+    let standing = Arc::clone(&old.upstream.live.set().endpoints[0].standing);
+    standing.set_unhealthy(true, now);
+    after(&old, origin.address, "health = { path = \"/other\" }");
+    assert!(standing.is_unhealthy());
+    after(&old, origin.address, "");
+    assert!(!standing.is_unhealthy());
+}
+
+#[tokio::test]
+async fn a_try_that_ends_in_our_own_queue_is_nothing_against_the_endpoint() {
+    let origin = origin(answer_always).await;
+    let more = "pool = { max_connections = 1, pending_timeout = \"1h\" }\n\
+        eject = { consecutive = 1, max_percent = 100 }\n\
+        retry = { attempts = 1, per_try_timeout = \"20ms\" }";
+    let bench = bench(&[origin.address], more);
+    let held = bench.send(request(Method::GET, Body::empty())).await;
+    let error = bench.get().await.expect_err("no connection");
+    assert_eq!(error.reason(), Reason::ConnectionLimitReached);
+    assert_eq!(bench.metrics.of(0).ejections.get(), 0);
+    drop(held);
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_one_h2_connection_fail_together_with_it() {
+    let origin = origin(silent).await;
+    let ca = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let mut files = Files::default();
+    files.insert("ca.pem".to_owned(), Ok(ca.cert.pem().into_bytes().into()));
+    let text = format!(
+        "endpoints = [\"{}\"]\nprotocol = \"h2\"\nretry = false\n\
+         tls = {{ ca = \"ca.pem\" }}\ntimeouts = {{ connect = \"50ms\" }}",
+        origin.address
+    );
+    let config: UpstreamConfig = toml::from_str(&text).expect("a section");
+    let name = Located::unstated("app".to_owned());
+    let metrics = Metrics::new(1).upstream("app");
+    let mut problems = Problems::new();
+    let upstream = Upstream::compile(
+        &name,
+        &config,
+        None,
+        &files,
+        Arc::clone(&metrics),
+        None,
+        &mut problems,
+    );
+    let upstream = upstream.unwrap_or_else(|| panic!("{problems:?}"));
+    let bench = Arc::new(Bench::new(upstream, Arc::new(WorkerPools::new(0)), metrics));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let bench = Arc::clone(&bench);
+        tasks.spawn(async move { bench.get().await.expect_err("no answer").reason() });
+    }
+    for reason in tasks.join_all().await {
+        assert_eq!(reason, Reason::ConnectionTimeout);
+    }
+    assert_eq!(origin.connections.load(SeqCst), 1);
+}

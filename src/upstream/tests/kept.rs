@@ -1,4 +1,5 @@
 //! What is kept over reloads and what a wait may blame on whom.
+//! Each of these went wrong once under load or over a reload.
 
 use super::*;
 

@@ -8,9 +8,10 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 /// Any error, as a cause.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -48,6 +49,37 @@ pub enum Again {
     Idempotent,
 }
 
+/// What a failure is to the ladder of lesser answers (`fallback`, `weir_degraded_total`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The client is over its limit.
+    Limited,
+    /// Weir, or a cap of its own, has no room.
+    Shed,
+    /// A breaker is open, or no endpoint is there.
+    Open,
+    /// The upstream took too long.
+    Timeout,
+    /// The upstream failed, or answered with 5xx.
+    Error,
+}
+
+impl Cause {
+    /// All causes and their words, in the order of their discriminants.
+    pub const ALL: &'static [(Cause, &'static str)] = &[
+        (Cause::Limited, "limited"),
+        (Cause::Shed, "shed"),
+        (Cause::Open, "open"),
+        (Cause::Timeout, "timeout"),
+        (Cause::Error, "error"),
+    ];
+
+    /// The word for config, metrics, logs and answers.
+    pub fn as_str(self) -> &'static str {
+        Cause::ALL[self as usize].1
+    }
+}
+
 macro_rules! reasons {
     ($($variant:ident $word:literal,)*) => {
         /// One word for each way to fail.
@@ -80,9 +112,13 @@ reasons! {
     NoRoute "no_route",
     MethodNotAllowed "method_not_allowed",
     Misdirected "misdirected",
+    RateLimited "rate_limited",
+    QueueFull "queue_full",
+    Shed "shed",
     Panic "panic",
     Loop "loop",
     NoEndpoint "no_endpoint",
+    BreakerOpen "breaker_open",
     ConnectionLimitReached "connection_limit_reached",
     DnsError "dns_error",
     DnsTimeout "dns_timeout",
@@ -125,8 +161,11 @@ impl Reason {
             NoRoute => StatusCode::NOT_FOUND,
             MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Panic => StatusCode::INTERNAL_SERVER_ERROR,
-            NoEndpoint | ConnectionLimitReached => StatusCode::SERVICE_UNAVAILABLE,
+            QueueFull | Shed | NoEndpoint | BreakerOpen | ConnectionLimitReached => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             DnsTimeout
             | ConnectionTimeout
             | ConnectionWriteTimeout
@@ -154,8 +193,10 @@ impl Reason {
         match self {
             BadRequest | RequestTimeout | BodyTooLarge | UriTooLong | HeaderTooLarge
             | ExpectationFailed | UnsupportedCoding | ClientGone => Side::Client,
-            Denied | NoRoute | MethodNotAllowed | Misdirected | Panic | Loop => Side::Gateway,
+            Denied | NoRoute | MethodNotAllowed | Misdirected | RateLimited | QueueFull | Shed
+            | Panic | Loop => Side::Gateway,
             NoEndpoint
+            | BreakerOpen
             | ConnectionLimitReached
             | DnsError
             | DnsTimeout
@@ -183,13 +224,13 @@ impl Reason {
         use Reason::*;
         Some(match self {
             BadRequest | RequestTimeout | BodyTooLarge | UriTooLong | HeaderTooLarge
-            | ExpectationFailed | UnsupportedCoding | NoRoute | MethodNotAllowed | Misdirected => {
-                "http_request_error"
-            }
+            | ExpectationFailed | UnsupportedCoding | NoRoute | MethodNotAllowed | Misdirected
+            | RateLimited => "http_request_error",
+            QueueFull | Shed => "proxy_internal_response",
             Denied => "http_request_denied",
             Panic => "proxy_internal_error",
             Loop => "proxy_loop_detected",
-            NoEndpoint => "destination_unavailable",
+            NoEndpoint | BreakerOpen => "destination_unavailable",
             FirstByteTimeout | PerTryTimeout => "connection_read_timeout",
             ConnectionLimitReached
             | DnsError
@@ -209,6 +250,48 @@ impl Reason {
             | HttpResponseIncomplete
             | ConnectionReadTimeout => self.as_str(),
             ClientGone => return None,
+        })
+    }
+
+    /// What the ladder of lesser answers takes it for; `None`: no lesser answer helps.
+    pub fn cause(self) -> Option<Cause> {
+        use Reason::*;
+        Some(match self {
+            RateLimited => Cause::Limited,
+            QueueFull | Shed | ConnectionLimitReached => Cause::Shed,
+            NoEndpoint | BreakerOpen => Cause::Open,
+            DnsTimeout
+            | ConnectionTimeout
+            | ConnectionWriteTimeout
+            | FirstByteTimeout
+            | PerTryTimeout
+            | HttpResponseTimeout => Cause::Timeout,
+            Panic
+            | DnsError
+            | ConnectionRefused
+            | DestinationIpUnroutable
+            | TlsProtocolError
+            | TlsCertificateError
+            | TlsAlertReceived
+            | ConnectionTerminated
+            | HttpProtocolError
+            | HttpResponseHeaderSectionSize
+            | HttpUpgradeFailed => Cause::Error,
+            BadRequest
+            | RequestTimeout
+            | BodyTooLarge
+            | UriTooLong
+            | HeaderTooLarge
+            | ExpectationFailed
+            | UnsupportedCoding
+            | ClientGone
+            | Denied
+            | NoRoute
+            | MethodNotAllowed
+            | Misdirected
+            | Loop
+            | HttpResponseIncomplete
+            | ConnectionReadTimeout => return None,
         })
     }
 
@@ -239,9 +322,13 @@ impl Reason {
             | NoRoute
             | MethodNotAllowed
             | Misdirected
+            | RateLimited
+            | QueueFull
+            | Shed
             | Panic
             | Loop
             | NoEndpoint
+            | BreakerOpen
             | ConnectionLimitReached
             | HttpResponseTimeout
             | HttpProtocolError
@@ -263,7 +350,8 @@ pub struct GatewayError {
 struct More {
     source: Option<BoxError>,
     retry_after: Option<Duration>,
-    allow: Option<HeaderValue>,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    policies: Vec<Arc<str>>,
     unsent: bool,
 }
 
@@ -287,10 +375,18 @@ impl GatewayError {
         self
     }
 
-    /// The methods that are allowed here, for the Allow field of a 405 (RFC 9110 15.5.6).
+    /// A field that the answer carries, also a lesser one: such as Allow on a 405 (RFC 9110
+    /// 15.5.6), or how much of a limit is left.
     #[must_use]
-    pub fn with_allow(mut self, methods: HeaderValue) -> Self {
-        self.more().allow = Some(methods);
+    pub fn with_field(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.more().fields.push((name, value));
+        self
+    }
+
+    /// A policy of the config that refused, by its name there.
+    #[must_use]
+    pub fn with_policy(mut self, name: Arc<str>) -> Self {
+        self.more().policies.push(name);
         self
     }
 
@@ -311,9 +407,14 @@ impl GatewayError {
         self.more.as_ref().and_then(|m| m.retry_after)
     }
 
-    /// The methods that are allowed, on a 405.
-    pub fn allow(&self) -> Option<&HeaderValue> {
-        self.more.as_ref().and_then(|m| m.allow.as_ref())
+    /// What the answer carries beside its usual fields.
+    pub fn fields(&self) -> &[(HeaderName, HeaderValue)] {
+        self.more.as_ref().map_or(&[], |m| &m.fields)
+    }
+
+    /// The policies that refused, if a policy did.
+    pub fn policies(&self) -> &[Arc<str>] {
+        self.more.as_ref().map_or(&[], |m| &m.policies)
     }
 
     /// Whether another try is allowed; a request that was never written may always be sent again.
@@ -375,6 +476,22 @@ mod tests {
                     .count(),
                 1
             );
+        }
+    }
+
+    #[test]
+    fn what_no_answer_can_be_given_to_and_what_the_client_did_has_no_lesser_answer() {
+        for (i, (cause, _)) in Cause::ALL.iter().enumerate() {
+            assert_eq!(*cause as usize, i);
+        }
+        for reason in Reason::ALL {
+            let unanswered = reason.status().is_none();
+            if unanswered || reason.side() == Side::Client {
+                assert_eq!(reason.cause(), None, "{}", reason.as_str());
+            }
+            if reason.side() == Side::Upstream && !unanswered {
+                assert!(reason.cause().is_some(), "{}", reason.as_str());
+            }
         }
     }
 

@@ -1,4 +1,5 @@
-//! A policy that is on by default: `eject = false`, `eject = true`, `eject = { ... }`.
+//! Whether a policy is on, `eject = false`, `eject = true`, `eject = { ... }`, and whether it acts,
+//! `mode = "observe"`.
 //!
 //! On the ground, since every room may have one. The key left out, and `true`, mean the policy's
 //! own defaults.
@@ -73,6 +74,18 @@ impl<T: JsonSchema> JsonSchema for Switch<T> {
         let table = generator.subschema_for::<T>();
         json_schema!({ "anyOf": [{ "type": "boolean" }, table] })
     }
+}
+
+/// Whether a policy acts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It acts. The default.
+    #[default]
+    Enforce,
+    /// It counts and logs what it would have done (`weir_observed_total`), and lets everything
+    /// pass.
+    Observe,
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 
 use super::{Config, ListenerConfig, Loaded};
 use crate::files::{FileRef, Files};
+use crate::message::fixed::FixedConfig;
 use crate::middleware::headers::HeadersConfig;
-use crate::middleware::respond::RespondConfig;
 use crate::upstream::config::UpstreamConfig;
 
 /// Everything that differs between two configs.
@@ -203,7 +203,7 @@ fn routes(loaded: &Loaded) -> BTreeMap<&str, Section> {
         let mut keys = section(route);
         let headers = route.headers.iter().flat_map(HeadersConfig::files);
         with_files(&mut keys, "headers", headers, &loaded.files);
-        let body = route.respond.as_ref().and_then(RespondConfig::file);
+        let body = route.respond.as_ref().and_then(FixedConfig::file);
         with_files(&mut keys, "respond", body.into_iter(), &loaded.files);
         (route.id.as_str(), keys)
     });

@@ -30,9 +30,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{FileRef, Files};
+use crate::message::fixed::FixedConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::middleware::redirect::RedirectConfig;
-use crate::middleware::respond::RespondConfig;
 use crate::middleware::rewrite::RewriteConfig;
 use crate::problem::{Located, Sources};
 use crate::units::{Size, Time};
@@ -94,7 +94,7 @@ impl Config {
             .chain(
                 routes
                     .filter_map(|r| r.respond.as_ref())
-                    .filter_map(RespondConfig::file),
+                    .filter_map(FixedConfig::file),
             )
             .collect()
     }
@@ -387,7 +387,7 @@ pub struct RouteConfig {
     pub redirect: Option<RedirectConfig>,
     /// Answer at once.
     #[serde(default)]
-    pub respond: Option<RespondConfig>,
+    pub respond: Option<FixedConfig>,
     /// Headers read to response headers, over all tries. Default `"30s"`.
     #[serde(default)]
     pub timeout: Option<Located<Time>>,

@@ -14,7 +14,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::sketch::Sketch;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 
 /// One client connection.
 #[derive(Debug)]
@@ -105,6 +105,35 @@ pub struct Notes {
     pub waited: Duration,
     /// What Weir itself failed or refused, if it did.
     pub reason: Option<Reason>,
+    /// What policies in observe mode would have refused.
+    pub observed: Vec<Reason>,
+    /// The lesser answer that was given, if one was.
+    pub degraded: Option<(Cause, Step)>,
+}
+
+/// A step of the ladder of lesser answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A stored copy past its freshness.
+    Stale,
+    /// Another upstream.
+    Upstream,
+    /// A fixed answer.
+    Respond,
+}
+
+impl Step {
+    /// All steps and their words, in the order of their discriminants.
+    pub const ALL: &'static [(Step, &'static str)] = &[
+        (Step::Stale, "stale"),
+        (Step::Upstream, "upstream"),
+        (Step::Respond, "respond"),
+    ];
+
+    /// The word for config, metrics, logs and answers.
+    pub fn as_str(self) -> &'static str {
+        Step::ALL[self as usize].1
+    }
 }
 
 impl Exchange {
@@ -144,6 +173,16 @@ impl Exchange {
     /// The notes as they stand.
     pub fn notes(&self) -> Notes {
         self.notes.lock().clone()
+    }
+
+    /// A policy in observe mode would have refused.
+    pub fn observe(&self, reason: Reason) {
+        self.note(|notes| notes.observed.push(reason));
+    }
+
+    /// The route's time begins anew at `now`: for a lesser answer by another upstream.
+    pub fn begin_anew(&self, now: Instant) {
+        self.upload_ends(now);
     }
 
     /// The request has a body that is still to come.

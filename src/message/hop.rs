@@ -111,9 +111,17 @@ pub fn strip_answer(headers: &mut HeaderMap) {
     strip_hop(headers);
 }
 
-/// Takes off what is hop-by-hop, or looks like it, by its name.
+/// Only Weir says what Weir did.
+fn is_ours(name: &str) -> bool {
+    name == "weir-degraded" || name == "weir-observed"
+}
+
+/// Takes off what is hop-by-hop, or looks like it, or is ours alone to say, by its name.
 fn strip_hop(headers: &mut HeaderMap) {
-    let gone = |name: &HeaderName| is_hop(name.as_str()) || is_look_alike(name.as_str());
+    let gone = |name: &HeaderName| {
+        let name = name.as_str();
+        is_hop(name) || is_look_alike(name) || is_ours(name)
+    };
     let (mut found, mut usual) = (false, true);
     for name in headers.keys().filter(|name| gone(name)) {
         found = true;

@@ -7,12 +7,18 @@
 //! * `body`: the one body type, streaming by default
 //! * `exchange`: connection facts, request facts, notes for the log
 //! * `target`: one canonical path and host, decided once
+//! * `replay`: a request body that can be sent again
+//! * `fixed`: an answer that is always the same
+//! * `key`: what a policy tells clients apart by
 //! * `sketch`: which fields are there that some layer looks for
 //! * `hop`: hop-by-hop fields, Via, Forwarded and X-Forwarded-*
 
 pub mod body;
 pub mod exchange;
+pub mod fixed;
 pub mod hop;
+pub mod key;
+pub mod replay;
 pub mod sketch;
 pub mod target;
 

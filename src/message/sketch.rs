@@ -38,6 +38,8 @@ pub enum Field {
     Cookie,
     /// Accept or Content-Type: they shape an answer of our own.
     Form,
+    /// Weir-Debug: a client that asks what would have happened.
+    Debug,
 }
 
 impl Sketch {
@@ -65,6 +67,7 @@ impl Sketch {
             "via" => self.add(Field::Via),
             "accept" | "content-type" => self.add(Field::Form),
             "expect" => self.add(Field::Expect),
+            "weir-debug" => self.add(Field::Debug),
             "traceparent" | "tracestate" | "baggage" => self.add(Field::Trace),
             "x-request-id" => self.add(Field::RequestId),
             "content-length" => self.add(Field::Length),

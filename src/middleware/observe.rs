@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -20,6 +20,7 @@ use tower::{Layer, Service};
 
 use crate::clock;
 use crate::error::{GatewayError, Reason};
+use crate::message::sketch::Field;
 use crate::message::{Body, Exchange, Request, Response, exchange};
 use crate::telemetry::access::{AccessLog, Record};
 use crate::telemetry::handles::{Metrics, RouteCells, RouteMetrics, WorkerCells};
@@ -27,6 +28,8 @@ use crate::telemetry::trace::trace_id;
 
 /// The code of a request whose client left before the response headers.
 const CLIENT_GONE: u16 = 499;
+const DEBUG: HeaderName = HeaderName::from_static("weir-debug");
+const OBSERVED: HeaderName = HeaderName::from_static("weir-observed");
 
 /// Where the numbers and lines of one route go, for one worker.
 pub struct Observer {
@@ -107,6 +110,7 @@ where
                 observer: self.observer.clone(),
                 asked: self.observer.access().map(|_| Asked::of(&request)),
                 to_head: request.method() == Method::HEAD,
+                asks_observed: asks_observed(&request, &exchange),
                 exchange,
                 answer: None,
                 sent: 0,
@@ -118,6 +122,13 @@ where
             watch,
         }
     }
+}
+
+/// `Weir-Debug: observe`, by a trusted client.
+fn asks_observed(request: &Request, exchange: &Exchange) -> bool {
+    exchange.sketch.has(Field::Debug)
+        && exchange.conn.trusted
+        && request.headers().get(DEBUG).is_some_and(|v| v == "observe")
 }
 
 /// What the log line says of the request.
@@ -154,6 +165,8 @@ struct Watch {
     asked: Option<Asked>,
     /// The answer has no body.
     to_head: bool,
+    /// A trusted client wants to know what was observed.
+    asks_observed: bool,
     exchange: Arc<Exchange>,
     /// Status and time of the response headers.
     answer: Option<(StatusCode, Duration)>,
@@ -181,6 +194,20 @@ impl Watch {
         self.over = bodiless || response.body().is_end_stream();
     }
 
+    /// What policies in observe mode would have done, for a trusted client that asks.
+    fn tell_observed(&self, headers: &mut HeaderMap) {
+        if !self.asks_observed {
+            return;
+        }
+        let observed = self.exchange.noted(|notes| notes.observed.clone());
+        let words: Vec<&str> = observed.iter().map(|reason| reason.as_str()).collect();
+        if let Ok(value) = HeaderValue::from_str(&words.join(", "))
+            && !words.is_empty()
+        {
+            headers.insert(OBSERVED, value);
+        }
+    }
+
     fn failed(&self, reason: Reason) {
         self.exchange.note(|notes| notes.reason = Some(reason));
     }
@@ -194,6 +221,14 @@ impl Watch {
         if let Some(reason) = reason {
             cells.errors.inc(reason);
         }
+        self.exchange.noted(|notes| {
+            for would_be in &notes.observed {
+                cells.observed.inc(*would_be);
+            }
+            if let Some((cause, step)) = notes.degraded {
+                cells.degraded[cause as usize][step as usize].inc();
+            }
+        });
         if self.answer.is_none() {
             cells.codes.inc_code(CLIENT_GONE);
         }
@@ -216,6 +251,8 @@ impl Watch {
             protocol: asked.version,
             status: self.answer.map_or(CLIENT_GONE, |a| a.0.as_u16()),
             reason,
+            observed: &notes.observed,
+            degraded: notes.degraded,
             duration,
             first_byte: self.answer.map(|a| a.1),
             upstream: notes.upstream.as_deref(),
@@ -274,8 +311,9 @@ impl<F: Future<Output = Result<Response, GatewayError>>> Future for ObserveFutur
             return Poll::Ready(outcome);
         };
         Poll::Ready(match outcome {
-            Ok(response) => {
+            Ok(mut response) => {
                 watch.answered(&response);
+                watch.tell_observed(response.headers_mut());
                 Ok(response.map(|inner| Body::wrap(Watched { inner, watch })))
             }
             Err(error) => {

@@ -45,7 +45,7 @@ impl Service<Request> for Refuse {
             Some(Refusal {
                 reason: Some(reason),
                 allow: Some(allow),
-            }) => Err(GatewayError::new(reason).with_allow(allow)),
+            }) => Err(GatewayError::new(reason).with_field(header::ALLOW, allow)),
             Some(Refusal {
                 reason: None,
                 allow,

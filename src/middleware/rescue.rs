@@ -186,7 +186,7 @@ fn answer(error: GatewayError, asked: &Asked, voice: &Voice) -> Result<Response,
         Form::Problem => written(
             status,
             "application/problem+json",
-            problem(status, asked, reason),
+            problem(status, asked, &error),
         ),
         Form::Text => written(
             status,
@@ -199,9 +199,7 @@ fn answer(error: GatewayError, asked: &Asked, voice: &Voice) -> Result<Response,
     if let Some(value) = proxy_status(reason, upstream.as_deref(), voice) {
         headers.insert(PROXY_STATUS, value);
     }
-    if let Some(allow) = error.allow() {
-        headers.insert(header::ALLOW, allow.clone());
-    }
+    headers.extend(error.fields().iter().cloned());
     if matches!(
         status,
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
@@ -239,16 +237,36 @@ fn id(asked: &Asked) -> &str {
         .unwrap_or("")
 }
 
-/// RFC 9457. Nothing in it needs escaping: words of ours and an id of a closed alphabet.
-fn problem(status: StatusCode, asked: &Asked, reason: Reason) -> String {
-    format!(
-        "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{},\"reason\":\"{}\",\
-         \"request_id\":\"{}\"}}\n",
+/// RFC 9457. Nothing in it needs escaping: words of ours, names of the config and an id, all of
+/// closed alphabets.
+fn problem(status: StatusCode, asked: &Asked, error: &GatewayError) -> String {
+    let mut text = format!(
+        "{{\"type\":\"{}\",\"title\":\"{}\",\"status\":{},\"reason\":\"{}\",\
+         \"request_id\":\"{}\"",
+        problem_type(error.reason()),
         status.canonical_reason().unwrap_or(""),
         status.as_u16(),
-        reason.as_str(),
+        error.reason().as_str(),
         id(asked)
-    )
+    );
+    if !error.policies().is_empty() {
+        text.push_str(",\"violated-policies\":[\"");
+        text.push_str(&error.policies().join("\",\""));
+        text.push_str("\"]");
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// The problem types of draft-ietf-httpapi-ratelimit-headers, where one says what happened.
+fn problem_type(reason: Reason) -> &'static str {
+    match reason {
+        Reason::RateLimited => "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        Reason::Shed | Reason::QueueFull => {
+            "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+        }
+        _ => "about:blank",
+    }
 }
 
 fn text(status: StatusCode, asked: &Asked, reason: Reason) -> String {
@@ -266,7 +284,7 @@ fn grpc(reason: Reason) -> Response {
     let code = match reason.status().unwrap_or(StatusCode::BAD_GATEWAY) {
         StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => 4,
         StatusCode::FORBIDDEN => 7,
-        StatusCode::PAYLOAD_TOO_LARGE => 8,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => 8,
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => 12,
         StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_REQUEST => 13,
         _ => 14,

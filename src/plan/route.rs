@@ -169,7 +169,7 @@ impl Action {
         if let Some(respond) = &config.respond {
             return respond
                 .compile(&context.loaded.files, problems)
-                .map(Action::Respond);
+                .map(|fixed| Action::Respond(Respond::new(fixed)));
         }
         if let Some(redirect) = &config.redirect {
             let path = config.matches.path.as_ref();

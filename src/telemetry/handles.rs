@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use super::cells::{Cell, Gauge, Histogram, PerWorker};
 pub use super::words::{CODES, METHODS};
 pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Violation};
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
+use crate::message::exchange::Step;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -156,6 +157,9 @@ pub struct RouteCells {
     pub request_bytes: Cell,
     pub response_bytes: Cell,
     pub errors: Reasons,
+    pub observed: Reasons,
+    /// By [`Cause`] and [`Step`].
+    pub degraded: [[Cell; Step::ALL.len()]; Cause::ALL.len()],
 }
 
 impl Default for RouteCells {
@@ -170,6 +174,8 @@ impl Default for RouteCells {
             request_bytes: Cell::default(),
             response_bytes: Cell::default(),
             errors: Reasons::default(),
+            observed: Reasons::default(),
+            degraded: Default::default(),
         }
     }
 }

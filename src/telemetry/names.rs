@@ -77,6 +77,10 @@ metrics! {
         "Bytes of response bodies, as the client gets them."
     REQUEST_ERRORS Counter "weir_request_errors_total" ["route" "side" "reason"]
         "Requests that Weir itself failed or refused."
+    OBSERVED Counter "weir_observed_total" ["route" "reason"]
+        "What policies in observe mode would have refused."
+    DEGRADED Counter "weir_degraded_total" ["route" "reason" "step"]
+        "Lesser answers, by what they stand in for and where they came from."
 
     UPSTREAM_ATTEMPTS Counter "weir_upstream_attempts_total" ["upstream" "result"]
         "Tries, by how they ended."

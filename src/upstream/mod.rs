@@ -10,7 +10,7 @@
 //! * `resolve`, `health`: the control thread's part
 //! * `connect`, `tls`, `wire`, `pool`, `caps`, `checkout`: connections
 //! * `choose`, `send`, `framing`, `upload`, `answer`, `record`: one try
-//! * `retry`, `replay`: further ones
+//! * `retry`: further ones
 //! * `tunnel`: both ways after a 101
 //! * `status`: how it all stands, for people
 //!
@@ -36,7 +36,6 @@ mod health;
 mod latency;
 mod pool;
 mod record;
-mod replay;
 mod resolve;
 mod status;
 mod tls;

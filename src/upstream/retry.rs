@@ -20,11 +20,11 @@ use tower::Service;
 use super::Upstream;
 use super::budget::Budget;
 use super::config::{RetryConfig, RetryOn};
-use super::replay::Replay;
 use super::send::{Further, Stale};
 use crate::clock;
 use crate::error::{Again, GatewayError, Reason};
 use crate::message::exchange::Upgrading;
+use crate::message::replay::Replay;
 use crate::message::{Exchange, Request, Response};
 use crate::telemetry::handles::{RetryDenied, UpstreamCells, UpstreamMetrics};
 

@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Version;
 
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
+use crate::message::exchange::Step;
 
 /// One request, as it is logged. Everything is borrowed; bytes are as the client sent them.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,10 @@ pub struct Record<'a> {
     pub status: u16,
     /// What Weir itself failed or refused.
     pub reason: Option<Reason>,
+    /// What policies in observe mode would have refused.
+    pub observed: &'a [Reason],
+    /// The lesser answer that was given: for what, and by which step.
+    pub degraded: Option<(Cause, Step)>,
     /// From headers read to the last body byte sent.
     pub duration: Duration,
     /// From headers read to response headers ready.
@@ -98,6 +103,14 @@ fn request(line: &mut Line<'_>, record: &Record<'_>) {
 fn answer(line: &mut Line<'_>, record: &Record<'_>) {
     line.number("status", u64::from(record.status));
     line.maybe("reason", record.reason.map(|r| r.as_str().as_bytes()));
+    if let Some((cause, step)) = record.degraded {
+        line.text("degraded", cause.as_str().as_bytes());
+        line.text("step", step.as_str().as_bytes());
+    }
+    if !record.observed.is_empty() {
+        let words: Vec<&str> = record.observed.iter().map(|r| r.as_str()).collect();
+        line.text("observed", words.join(" ").as_bytes());
+    }
     line.millis("duration_ms", record.duration);
     if let Some(first_byte) = record.first_byte {
         line.millis("first_byte_ms", first_byte);

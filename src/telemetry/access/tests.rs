@@ -20,6 +20,8 @@ fn record() -> Record<'static> {
         query: Some(b"a=1"),
         status: 200,
         reason: None,
+        observed: &[],
+        degraded: None,
         duration: Duration::from_micros(1_234),
         first_byte: Some(Duration::from_micros(999)),
         upstream: Some("app"),

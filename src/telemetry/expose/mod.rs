@@ -22,11 +22,13 @@ use prometheus::{Registry, TextEncoder};
 use super::Build;
 use super::cells::{Cell, Gauge};
 use super::handles::{
-    METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied, UpstreamCells, Violation,
+    METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied, RouteCells, UpstreamCells,
+    Violation,
 };
 use super::names::{self, Metric};
 use super::process::Process;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
+use crate::message::exchange::Step;
 use family::{Family, Words, counters, counters_by, gauges, histograms, seconds, single};
 
 /// What is asked at scrape time because no cell holds it. Called on the control thread; must not
@@ -140,6 +142,8 @@ impl Scrape {
         let mut codes = Family::new(&names::REQUESTS);
         let mut methods = Family::new(&names::REQUESTS_BY_METHOD);
         let mut errors = Family::new(&names::REQUEST_ERRORS);
+        let mut observed = Family::new(&names::OBSERVED);
+        let mut degraded = Family::new(&names::DEGRADED);
         for (name, cells) in &all {
             let mut counts = std::collections::BTreeMap::new();
             for (code, n) in cells.iter().flat_map(|c| c.codes.counts()) {
@@ -154,9 +158,18 @@ impl Scrape {
             for reason in Reason::ALL {
                 let labels = [name, reason.side().as_str(), reason.as_str()];
                 errors.seen(&labels, cells.sum(|c| c.errors.get(*reason)));
+                let count = cells.sum(|c| c.observed.get(*reason));
+                observed.seen(&[name, reason.as_str()], count);
+            }
+            for (cause, cause_word) in Cause::ALL {
+                for (step, step_word) in Step::ALL {
+                    let cell = |c: &RouteCells| c.degraded[*cause as usize][*step as usize].get();
+                    degraded.seen(&[name, cause_word, step_word], cells.sum(cell));
+                }
             }
         }
         out.extend([codes.done(), methods.done(), errors.done()]);
+        out.extend([observed.done(), degraded.done()]);
         out.push(histograms(&names::REQUEST_DURATION, &all, |c| &c.duration));
         out.push(histograms(&names::REQUEST_FIRST_BYTE, &all, |c| {
             &c.first_byte

@@ -65,6 +65,8 @@ fn busy() -> Metrics {
             .for_each(|c| cells.codes.inc_code(*c));
         cells.methods.iter().for_each(Cell::inc);
         Reason::ALL.iter().for_each(|r| cells.errors.inc(*r));
+        Reason::ALL.iter().for_each(|r| cells.observed.inc(*r));
+        cells.degraded.iter().flatten().for_each(|c| c.inc());
     }
     let upstream = metrics.upstream("app");
     let cells = upstream.of(0);

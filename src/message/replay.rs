@@ -13,20 +13,22 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::Body;
 use crate::error::{GatewayError, Reason};
-use crate::message::Body;
 
 /// Bytes of a stream that are kept for a further try.
 const CAP: u64 = 64 * 1024;
 
 /// What a further try sends.
-pub(super) enum Replay {
+pub enum Replay {
+    /// It is in memory.
     Whole(Body),
+    /// It comes from the client.
     Stream(Arc<Mutex<Stream>>),
 }
 
 /// The stream behind all tries.
-pub(super) struct Stream {
+pub struct Stream {
     body: Body,
     kept: Vec<Frame<Bytes>>,
     keeps: bool,
@@ -39,7 +41,7 @@ impl Replay {
     /// whatever the method: an upstream may have taken the body of a POST and then say that it
     /// has not processed it (RFC 9113 8.7). A large one can be sent again only while nothing was
     /// taken of it.
-    pub(super) fn split(body: Body) -> (Body, Replay) {
+    pub fn split(body: Body) -> (Body, Replay) {
         if let Some(again) = body.replay() {
             return (body, Replay::Whole(again));
         }
@@ -59,7 +61,7 @@ impl Replay {
     }
 
     /// The body once more; `None` when part of it is gone.
-    pub(super) fn again(&self) -> Option<Body> {
+    pub fn again(&self) -> Option<Body> {
         match self {
             Replay::Whole(body) => body.replay(),
             Replay::Stream(stream) => {

@@ -50,6 +50,7 @@
 //!     headers           the route's edits, on answers of our own too
 //!     rescue            below here failure is an error; above, it is a response
 //!     intake            the body's cap and the time between its pieces
+//!     fallback          the ladder: a lesser answer when anything below refused or failed
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
 //!     upgrade           who may leave HTTP
 //!     rewrite           what only the upstream sees
@@ -103,7 +104,7 @@
 //! 3. A request sees one plan, from its first header to its last byte.
 //! 4. On the request path no lock is held across an await *, no shared `Arc` is cloned, no label is
 //!    formatted, and nothing is looked up by a name that the config already knew.
-//! 5. Only [`middleware::rescue`] turns an error into a response.
+//! 5. Only [`middleware::rescue`] and [`middleware::fallback`] turn an error into a response.
 //! 6. Only [`server`] spawns threads; tasks are spawned there, in [`upstream`] and by the control
 //!    thread. *
 //! 7. [`plan::compile`] does no I/O: [`config::load`] has read all it needs.

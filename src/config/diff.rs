@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use super::{Config, ListenerConfig, Loaded};
 use crate::files::{FileRef, Files};
 use crate::message::fixed::FixedConfig;
+use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::upstream::config::UpstreamConfig;
 
@@ -203,8 +204,10 @@ fn routes(loaded: &Loaded) -> BTreeMap<&str, Section> {
         let mut keys = section(route);
         let headers = route.headers.iter().flat_map(HeadersConfig::files);
         with_files(&mut keys, "headers", headers, &loaded.files);
-        let body = route.respond.as_ref().and_then(FixedConfig::file);
-        with_files(&mut keys, "respond", body.into_iter(), &loaded.files);
+        let fixed = route.respond.iter().flat_map(FixedConfig::files);
+        with_files(&mut keys, "respond", fixed, &loaded.files);
+        let steps = route.steps().flat_map(FallbackConfig::file);
+        with_files(&mut keys, "fallback", steps, &loaded.files);
         (route.id.as_str(), keys)
     });
     named.collect()

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{FileRef, Files};
 use crate::message::fixed::FixedConfig;
+use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::middleware::redirect::RedirectConfig;
 use crate::middleware::rewrite::RewriteConfig;
@@ -93,8 +94,14 @@ impl Config {
             .chain(headers.flat_map(HeadersConfig::files))
             .chain(
                 routes
+                    .clone()
                     .filter_map(|r| r.respond.as_ref())
-                    .filter_map(FixedConfig::file),
+                    .flat_map(FixedConfig::files),
+            )
+            .chain(
+                routes
+                    .flat_map(RouteConfig::steps)
+                    .flat_map(FallbackConfig::file),
             )
             .collect()
     }
@@ -391,6 +398,10 @@ pub struct RouteConfig {
     /// Headers read to response headers, over all tries. Default `"30s"`.
     #[serde(default)]
     pub timeout: Option<Located<Time>>,
+    /// The ladder of lesser answers: the first step that serves what went wrong and can answer,
+    /// answers. Default: none.
+    #[serde(default)]
+    pub fallback: Option<Located<Vec<FallbackConfig>>>,
     /// The largest request body; larger ones get 413. Default: no limit.
     #[serde(default)]
     pub max_body: Option<Size>,
@@ -404,6 +415,13 @@ pub struct RouteConfig {
     /// connection is closed when nothing has moved either way for an hour.
     #[serde(default)]
     pub upgrade: Vec<Located<String>>,
+}
+
+impl RouteConfig {
+    /// The steps of its ladder, if it has one.
+    pub fn steps(&self) -> impl Iterator<Item = &FallbackConfig> {
+        self.fallback.iter().flat_map(|steps| &steps.value)
+    }
 }
 
 /// Which requests a route takes. Each key that is given must hold.

@@ -180,9 +180,12 @@ impl Exchange {
         self.note(|notes| notes.observed.push(reason));
     }
 
-    /// The route's time begins anew at `now`: for a lesser answer by another upstream.
+    /// The route's time begins anew at `now`, for a lesser answer by another upstream; or at the
+    /// end of the request body, while that is still coming.
     pub fn begin_anew(&self, now: Instant) {
-        self.upload_ends(now);
+        if self.due().is_some() {
+            self.upload_ends(now);
+        }
     }
 
     /// The request has a body that is still to come.

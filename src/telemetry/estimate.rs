@@ -6,7 +6,8 @@
 use super::handles::{
     CODES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied, Violation, WAIT,
 };
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
+use crate::message::exchange::Step;
 
 /// The most series that this many routes, upstreams, listeners (one certificate each) and workers
 /// can expose. The `_none` route that Weir itself counts is included.
@@ -29,7 +30,9 @@ fn route() -> usize {
     let methods = METHODS.len() + 1;
     let in_flight_and_bytes = 3;
     let histograms = 2 * histogram(REQUEST) + histogram(LOOP);
-    codes + methods + Reason::ALL.len() + in_flight_and_bytes + histograms
+    let (errors, observed) = (Reason::ALL.len(), Reason::ALL.len());
+    let degraded = Cause::ALL.len() * Step::ALL.len();
+    codes + methods + errors + observed + degraded + in_flight_and_bytes + histograms
 }
 
 fn upstream() -> usize {

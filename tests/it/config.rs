@@ -7,9 +7,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use weir::config::load::{Invalid, load_text, load_with};
 use weir::config::{Loaded, schema};
+use weir::plan::compile::compile;
+use weir::telemetry::handles::Metrics;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -62,15 +65,27 @@ fn every_valid_file_loads() {
     }
 }
 
+/// What is wrong with a file that does not load, or does not compile.
+fn refusal(path: &Path) -> Option<String> {
+    let loaded = match load_with(path, &env) {
+        Ok(loaded) => Arc::new(loaded),
+        Err(invalid) => return Some(rendered(&invalid)),
+    };
+    let problems = compile(loaded.clone(), None, &Metrics::new(1)).err()?;
+    let folder = format!("{}/", root().display());
+    let text = problems.render(&loaded.sources, false);
+    Some(text.replace(&folder, ""))
+}
+
 #[test]
 fn every_invalid_file_is_explained_in_these_words() {
     let paths = files("tests/config/invalid");
     assert!(paths.len() >= 40, "{} files", paths.len());
     for path in paths {
-        let Err(invalid) = load_with(&path, &env) else {
+        let Some(text) = refusal(&path) else {
             panic!("{} was let through", path.display());
         };
-        expect_file(&path.with_extension("txt"), &rendered(&invalid));
+        expect_file(&path.with_extension("txt"), &text);
     }
 }
 

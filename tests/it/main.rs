@@ -15,6 +15,7 @@ mod bodies;
 mod cases;
 mod config;
 mod docs;
+mod fallback;
 mod floor_plan;
 mod forwarding;
 mod framing;

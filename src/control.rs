@@ -17,6 +17,7 @@ use crate::admin::{self, ReloadOutcome, ReloadReport, Status, status};
 use crate::clock;
 use crate::config::describe;
 use crate::plan::SharedPlan;
+use crate::plan::explain::{self, Asked, Explanation};
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
 use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveUpstream};
@@ -194,6 +195,10 @@ impl admin::Context for Control {
     fn config_json(&self) -> serde_json::Value {
         let plan = self.shared.load();
         serde_json::to_value(&plan.loaded.config).unwrap_or_default()
+    }
+
+    fn explain(&self, asked: &Asked) -> Explanation {
+        explain::explain(&self.shared.load(), asked, clock::now())
     }
 
     fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>> {

@@ -98,6 +98,48 @@ impl Diff {
     }
 }
 
+impl Diff {
+    /// For people, a line for each section: what differs, and below it what state is lost.
+    pub fn told(&self) -> String {
+        let mut out = String::new();
+        for (kind, changes) in [
+            ("listener", &self.listeners),
+            ("upstream", &self.upstreams),
+            ("route", &self.routes),
+        ] {
+            changes.tell(kind, &mut out);
+        }
+        if self.reordered {
+            out += "routes stand in another order, which decides between equals\n";
+        }
+        for key in &self.global {
+            out += &format!("{key} differs\n");
+        }
+        for key in self.needs_restart() {
+            out += &format!("  {key} needs a restart: a reload would be refused\n");
+        }
+        if out.is_empty() {
+            out += "no change: a reload would keep everything\n";
+        }
+        out
+    }
+}
+
+impl Changes {
+    fn tell(&self, kind: &str, out: &mut String) {
+        let new = self.added.iter().map(|name| format!("+ {kind} {name}\n"));
+        let gone = self.removed.iter().map(|name| format!("- {kind} {name}\n"));
+        out.extend(new.chain(gone));
+        for change in &self.changed {
+            *out += &format!("~ {kind} {}: {}\n", change.name, change.keys.join(", "));
+            out.extend(change.resets.iter().map(|reset| format!("    {reset}\n")));
+            if change.resets.is_empty() {
+                *out += "    no state is lost\n";
+            }
+        }
+    }
+}
+
 impl fmt::Display for Diff {
     /// One line: `upstreams: +b -c ~a (endpoints; ...); routes: +x`, or `no change`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

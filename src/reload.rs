@@ -124,13 +124,9 @@ impl Reload {
             return Vec::new();
         };
         let loaded = &self.loaded;
-        let folder = top.parent().unwrap_or(Path::new(""));
-        let named = loaded.files.iter().map(|(path, _)| folder.join(path));
-        let patterns = loaded
-            .config
-            .include
-            .iter()
-            .map(|pattern| folder.join(&pattern.value));
+        let named = loaded.files.iter().map(|(path, _)| loaded.dir.join(path));
+        let patterns = loaded.config.include.iter();
+        let patterns = patterns.map(|pattern| loaded.dir.join(&pattern.value));
         let read = loaded.sources.paths().map(Path::to_path_buf);
         read.chain(named)
             .chain(patterns)
@@ -192,7 +188,7 @@ impl Reload {
         self.server.commit(prepared);
         self.keepers.follow(&plan);
         self.loaded = plan.loaded.clone();
-        self.follow_log(&plan.loaded.config);
+        self.follow_log(&plan.loaded);
         self.forget_names(&plan);
         applied(&self.metrics, &plan);
         self.retired.push(retired);
@@ -223,9 +219,9 @@ impl Reload {
         );
     }
 
-    fn follow_log(&self, config: &Config) {
-        self.access.apply(&access_settings(config));
-        self.diagnostics.set_level(level(config));
+    fn follow_log(&self, loaded: &Loaded) {
+        self.access.apply(&access_settings(loaded));
+        self.diagnostics.set_level(level(&loaded.config));
     }
 
     fn tell(&self, report: &ReloadReport) {
@@ -255,18 +251,9 @@ impl Reload {
 }
 
 /// The settings of the access log.
-pub fn access_settings(config: &Config) -> access::Settings {
-    let AccessConfig { to, sample } = &config.log.access;
-    let to = match to.value.as_str() {
-        "off" => None,
-        "stdout" => Some(access::Target::Stdout),
-        "stderr" => Some(access::Target::Stderr),
-        path => Some(access::Target::File(path.into())),
-    };
-    access::Settings {
-        to,
-        sample: sample.value,
-    }
+pub fn access_settings(loaded: &Loaded) -> access::Settings {
+    let AccessConfig { to, sample } = &loaded.config.log.access;
+    access::Settings::new(&to.value, &loaded.dir, sample.value)
 }
 
 /// The log level of a config.
@@ -282,7 +269,7 @@ pub fn level(config: &Config) -> LevelFilter {
 
 /// Whether the access log can be written where the config says.
 fn log_opens(loaded: &Loaded) -> Result<(), ReloadReport> {
-    let Some(access::Target::File(path)) = access_settings(&loaded.config).to else {
+    let Some(access::Target::File(path)) = access_settings(loaded).to else {
         return Ok(());
     };
     let mut options = OpenOptions::new();

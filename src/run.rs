@@ -110,7 +110,7 @@ impl Process {
         let workers = server::workers(loaded.config.server.workers.value);
         let metrics = Arc::new(Metrics::new(workers));
         let plan = first_plan(loaded.clone(), &metrics)?;
-        let (logs, writer, access) = access::open(&access_settings(&loaded.config), workers)
+        let (logs, writer, access) = access::open(&access_settings(&loaded), workers)
             .context("cannot open the access log")?;
         let access = Arc::new(access);
         let full = bind(&loaded.config.admin.address.value).await?;

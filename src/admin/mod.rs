@@ -46,7 +46,7 @@ pub trait Context: Send + Sync + 'static {
     fn draining(&self) -> bool;
     /// Everything `/status` shows.
     fn status(&self) -> Status;
-    /// The config in force; secrets only as the file that holds them.
+    /// The config in force; secrets only as the file or the variable that holds them.
     fn config_json(&self) -> serde_json::Value;
     /// Reloads, and says how it went. A client that leaves drops the future: dropping it must not
     /// stop a reload halfway.

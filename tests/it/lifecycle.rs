@@ -185,6 +185,34 @@ fn o07_after_a_kill_the_next_start_is_clean_on_the_same_port_and_log() {
     assert!(last.is_object());
 }
 
+#[test]
+fn o07_the_access_log_stands_beside_the_config_wherever_the_process_does() {
+    let config = |name: &str| {
+        format!(
+            "[log]\naccess = {{ to = \"{name}\" }}\n[listeners.web]\naddress = \"127.0.0.1:0\"\n\
+             [[routes]]\nid = \"all\"\nrespond = {{ body = \"x\" }}\n"
+        )
+    };
+    let gateway = Gateway::start(&config("first.log"));
+    let is_logged = |name: &str| {
+        assert_eq!(client::get(gateway.web(), "/").text(), "x");
+        let log = gateway.dir().join(name);
+        eventually(name, || {
+            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("\"status\":200"))
+        });
+    };
+    is_logged("first.log");
+    gateway.write_config(&config("second.log"));
+    assert_eq!(gateway.reload().0, 200);
+    is_logged("second.log");
+    // rotated away, and opened anew
+    let first = gateway.dir().join("second.log");
+    std::fs::rename(&first, gateway.dir().join("second.log.1")).expect("renamed");
+    gateway.signal(Signal::HUP);
+    eventually("it is opened anew", || first.exists());
+    is_logged("second.log");
+}
+
 /// Runs a config that must not start: its exit code and what it said.
 fn fails(config: Option<&str>) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().expect("a folder");

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use super::harness::gateway::before;
@@ -121,6 +122,68 @@ fn q03_secrets_are_nowhere_to_be_seen() {
     for text in said {
         assert!(!text.contains("hunter2"), "{text}");
     }
+    gateway.assert_sound();
+}
+
+#[test]
+fn q03_what_the_environment_fills_in_is_shown_as_it_is_written() {
+    let origin = Origin::echo();
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = |more: &str| {
+        format!(
+            "[server]\nworkers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n{}\
+             headers = {{ request = {{ set = {{ authorization = \"Bearer ${{TOKEN}}\" }} }} }}\n\
+             [[routes]]\nid = \"key\"\nmatch = {{ path = \"/key\", headers = {{ x-key = \"${{TOKEN}}\" }} }}\n\
+             redirect = {{ to = \"https://e.test/${{TOKEN}}\" }}\n{more}",
+            before(origin.address, "")
+        )
+    };
+    let path = dir.path().join("weir.toml");
+    std::fs::write(&path, config("")).expect("a config");
+    let env = [
+        ("TOKEN", "hunter2hunter2"),
+        ("NAME", "nobody.invalid"),
+        ("WEIR_LOG", "debug"),
+    ];
+    let mut gateway = Gateway::run_with(dir, &env);
+    assert_eq!(client::get(gateway.web(), "/").status(), 200);
+    let authorization = origin.requests()[0].get("authorization").map(str::to_owned);
+    assert_eq!(authorization.as_deref(), Some("Bearer hunter2hunter2"));
+    let check = || {
+        let weir = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .arg("check")
+            .arg(&path)
+            .envs(env)
+            .output();
+        let weir = weir.expect("the binary runs");
+        String::from_utf8_lossy(&[weir.stdout, weir.stderr].concat()).into_owned()
+    };
+    let mut said = vec![check()];
+    for (more, status) in [
+        ("timeout = \"${TOKEN}\"\n", 422),
+        ("[log]\naccess = { to = \"${TOKEN}/\" }\n", 422),
+        (
+            "[upstreams.more]\nendpoints = [\"${NAME}:1\"]\nhealth = { path = \"/${TOKEN}\" }\n",
+            200,
+        ),
+        ("", 200),
+    ] {
+        std::fs::write(&path, config(more)).expect("a config");
+        said.push(check());
+        let (was, report) = gateway.reload();
+        assert_eq!(was, status, "{report}");
+        said.push(report.to_string());
+        said.extend(["/config", "/status", "/metrics"].map(|at| gateway.ask_admin(at).text()));
+    }
+    let page = "GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+    said.push(client::ask(gateway.admin(), page).text());
+    eventually("it is logged", || !gateway.stdout().is_empty());
+    said.extend([gateway.stderr(), gateway.stdout()]);
+    for text in &said {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let config = gateway.ask_admin("/config").text();
+    assert!(config.contains("\"Bearer ${TOKEN}\""), "{config}");
     gateway.assert_sound();
 }
 

@@ -13,6 +13,7 @@
 pub mod line;
 mod writer;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -46,13 +47,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// As written in the config: `stdout`, `stderr`, `off`, or else the path of a file.
-    pub fn new(to: &str, sample: f64) -> Self {
+    /// As written in the config: `stdout`, `stderr`, `off`, or else the path of a file, relative
+    /// to the folder `dir`.
+    pub fn new(to: &str, dir: &Path, sample: f64) -> Self {
         let to = match to {
             "off" => None,
             "stdout" => Some(Target::Stdout),
             "stderr" => Some(Target::Stderr),
-            path => Some(Target::File(path.into())),
+            path => Some(Target::File(dir.join(path))),
         };
         Settings { to, sample }
     }

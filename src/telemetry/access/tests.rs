@@ -46,7 +46,7 @@ fn formatted(record: &Record<'_>) -> Vec<u8> {
 }
 
 fn to_file(path: &Path) -> Settings {
-    Settings::new(path.to_str().expect("UTF-8"), 1.0)
+    Settings::new(path.to_str().expect("UTF-8"), Path::new(""), 1.0)
 }
 
 /// Closes first, so that the writer ends by itself on this thread.
@@ -273,7 +273,7 @@ fn a_sample_is_about_its_share_and_never_leaves_out_our_own_failures() {
 #[test]
 fn a_log_that_is_off_takes_nothing_and_can_be_turned_on() {
     let folder = tempfile::tempdir().expect("a folder");
-    let off = Settings::new("off", 1.0);
+    let off = Settings::new("off", Path::new(""), 1.0);
     let failed = Record {
         status: 500,
         reason: Some(Reason::Panic),

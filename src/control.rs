@@ -21,7 +21,7 @@ use crate::plan::SharedPlan;
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
 use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveUpstream};
-use crate::telemetry::handles::Metrics;
+use crate::telemetry::handles::{ENDPOINT_STATES, Metrics};
 use crate::upstream::config::UpstreamConfig;
 use crate::upstream::{EndpointStatus, Upstream};
 
@@ -262,10 +262,7 @@ impl Live for PlanLive {
                 let count = |state| status.endpoints.iter().filter(|e| e.state == state).count();
                 LiveUpstream {
                     name: upstream.name.clone(),
-                    healthy: count("healthy"),
-                    unhealthy: count("unhealthy"),
-                    ejected: count("ejected"),
-                    draining: count("draining"),
+                    endpoints: ENDPOINT_STATES.map(count),
                     panic: status.panic,
                     retry_budget: status.retry_budget,
                 }

@@ -6,13 +6,10 @@
 //! the control thread, off the request path; old plans are dropped here and nowhere else.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use tokio::task::AbortHandle;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -176,7 +173,7 @@ impl Reload {
             let message = format!("{keys} can only change with a restart; nothing was applied");
             return Err(report(ReloadOutcome::NeedsRestart, message, Vec::new()));
         }
-        log_opens(&loaded)?;
+        let log = open_log(&loaded)?;
         let plan = self.compile(Arc::new(loaded), &old)?;
         let prepared = self.server.prepare(&plan).map_err(|problems| {
             self.forget_names(&old);
@@ -188,7 +185,8 @@ impl Reload {
         self.server.commit(prepared);
         self.keepers.follow(&plan);
         self.loaded = plan.loaded.clone();
-        self.follow_log(&plan.loaded);
+        self.access.apply(log);
+        self.diagnostics.set_level(level(&plan.loaded.config));
         self.forget_names(&plan);
         applied(&self.metrics, &plan);
         self.retired.push(retired);
@@ -217,11 +215,6 @@ impl Reload {
             |name| plan.upstreams.contains_key(name),
             |name| plan.listeners.contains_key(name),
         );
-    }
-
-    fn follow_log(&self, loaded: &Loaded) {
-        self.access.apply(&access_settings(loaded));
-        self.diagnostics.set_level(level(&loaded.config));
     }
 
     fn tell(&self, report: &ReloadReport) {
@@ -267,23 +260,13 @@ pub fn level(config: &Config) -> LevelFilter {
     }
 }
 
-/// Whether the access log can be written where the config says.
-fn log_opens(loaded: &Loaded) -> Result<(), ReloadReport> {
-    let Some(access::Target::File(path)) = access_settings(loaded).to else {
-        return Ok(());
-    };
-    let mut options = OpenOptions::new();
-    options.create(true).append(true);
-    // A FIFO that nobody reads would keep the control thread waiting.
-    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-    let opened = options.open(&path);
-    opened.map(drop).map_err(|error| {
-        let message = format!(
-            "the access log \"{}\" cannot be opened: {error}",
-            path.display()
-        );
+/// Opens the access log where the config says.
+fn open_log(loaded: &Loaded) -> Result<access::Opened, ReloadReport> {
+    access_settings(loaded).open().map_err(|error| {
+        let to = &loaded.config.log.access.to;
+        let message = format!("the access log \"{}\" cannot be opened: {error}", to.value);
         let mut problems = Problems::new();
-        problems.push(Problem::at(&loaded.config.log.access.to.span, message));
+        problems.push(Problem::at(&to.span, message));
         rejected(&problems, &loaded.sources)
     })
 }

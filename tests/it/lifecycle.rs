@@ -215,6 +215,11 @@ fn o07_the_access_log_stands_beside_the_config_wherever_the_process_does() {
 
 /// Runs a config that must not start: its exit code and what it said.
 fn fails(config: Option<&str>) -> (Option<i32>, String) {
+    fails_with(config, &[])
+}
+
+/// The same, with these variables in its environment.
+fn fails_with(config: Option<&str>, env: &[(&str, &str)]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("weir.toml");
     if let Some(text) = config {
@@ -224,6 +229,7 @@ fn fails(config: Option<&str>) -> (Option<i32>, String) {
     let child = Command::new(env!("CARGO_BIN_EXE_weir"))
         .args(["run", "--config"])
         .arg(&path)
+        .envs(env.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -266,6 +272,31 @@ fn o12_what_cannot_start_ends_at_once_and_says_why() {
             !said.contains("panicked") && said.lines().count() < 20,
             "{said}"
         );
+    }
+}
+
+#[test]
+fn o12_a_log_that_cannot_be_said_or_written_is_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let fifo = dir.path().join("fifo");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, mode).expect("a FIFO");
+    let config = |to: &str| {
+        format!(
+            "[admin]\naddress = \"127.0.0.1:0\"\n[log]\naccess = {{ to = \"{to}\" }}\n\
+             [listeners.web]\naddress = \"127.0.0.1:0\"\n[[routes]]\nid = \"all\"\nrespond = {{}}\n"
+        )
+    };
+    let fifo = fifo.display().to_string();
+    let shouting = [("WEIR_LOG", "weir=shouting")];
+    for (to, env, why) in [
+        ("off", &shouting[..], "WEIR_LOG"),
+        (&fifo, &[], &fifo),
+        ("no/such/folder/log", &[], "no/such/folder/log"),
+    ] {
+        let (code, said) = fails_with(Some(&config(to)), env);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(why), "{why} is not in: {said}");
     }
 }
 

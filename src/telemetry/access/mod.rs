@@ -26,7 +26,7 @@ use crate::clock;
 pub use line::Record;
 use line::Stamp;
 use writer::{Chunk, Shared};
-pub use writer::{Control, Target, Writer};
+pub use writer::{Control, Opened, Target, Writer};
 
 /// A buffer of this size goes to the writer.
 const CHUNK: usize = 32 * 1024;
@@ -58,6 +58,14 @@ impl Settings {
         };
         Settings { to, sample }
     }
+
+    /// Opens the log, and makes its file if there is none. Never waits: a FIFO that nobody reads
+    /// is an error.
+    pub fn open(&self) -> std::io::Result<Opened> {
+        let out = self.to.as_ref().map(Target::open).transpose()?;
+        let settings = self.clone();
+        Ok(Opened { settings, out })
+    }
 }
 
 /// Opens the log for this many workers: a handle for each, the loop that writes, and the means to
@@ -68,7 +76,8 @@ pub fn open(
 ) -> std::io::Result<(Vec<AccessLog>, Writer, Control)> {
     let (sender, receiver) = sync_channel(WAITING);
     let shared = Arc::new(Shared::new(settings, workers));
-    let (writer, control) = writer::pair(receiver, sender.clone(), shared.clone(), settings)?;
+    let (writer, control) =
+        writer::pair(receiver, sender.clone(), shared.clone(), settings.open()?);
     let handles = (0..workers).map(|worker| AccessLog::new(worker, sender.clone(), shared.clone()));
     Ok((handles.collect(), writer, control))
 }

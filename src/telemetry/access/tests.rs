@@ -184,7 +184,7 @@ fn a_full_disk_loses_lines_until_there_is_room_again() {
     logs[0].flush();
     writer.step();
     assert_eq!(control.counts(), (0, 1));
-    control.apply(&to_file(&path));
+    control.apply(to_file(&path).open().expect("a file"));
     logs[0].log(&record());
     logs[0].flush();
     run_to_end(writer, &control);
@@ -232,7 +232,9 @@ fn a_target_that_cannot_be_opened_leaves_the_old_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("access.log");
     let (logs, writer, control) = open(&to_file(&path), 1).expect("opened");
-    control.apply(&to_file(&folder.path().join("no/such/folder.log")));
+    fs::remove_file(&path).expect("removed");
+    fs::create_dir(&path).expect("a folder in its place");
+    control.reopen();
     logs[0].log(&record());
     logs[0].flush();
     run_to_end(writer, &control);
@@ -281,7 +283,8 @@ fn a_log_that_is_off_takes_nothing_and_can_be_turned_on() {
     };
     let (logs, writer, control) = open(&off, 1).expect("opened");
     logs[0].log(&failed);
-    control.apply(&to_file(&folder.path().join("access.log")));
+    let file = to_file(&folder.path().join("access.log"));
+    control.apply(file.open().expect("a file"));
     logs[0].log(&failed);
     logs[0].flush();
     run_to_end(writer, &control);

@@ -119,7 +119,7 @@ fn certificates<'a>(
     let written = written.into_iter().flat_map(|tls| &tls.certificates.value);
     let ends = plan.tls.iter().flat_map(|tls| &tls.not_after);
     let pairs = written.zip(ends);
-    pairs.map(|(written, ends)| (loaded.sources.filled.shown(&written.cert), ends.1))
+    pairs.map(|(written, ends)| (loaded.sources.filled.shown(&written.cert), *ends))
 }
 
 fn upstream(

@@ -179,11 +179,11 @@ fn what_the_environment_fills_in_is_shown_as_it_is_written() {
     let loaded = load_text("weir.toml", &text, dir.path(), &env)
         .unwrap_or_else(|invalid| panic!("{}", rendered(&invalid)));
     let shown = loaded.shown().to_string();
-    for n in 0..values.len() {
+    for (n, value) in values.iter().enumerate() {
+        let written = format!("\"${{V{n}}}\"");
         assert!(
-            shown.contains(&format!("\"${{V{n}}}\"")),
-            "V{n}, which is {:?}, is not in {shown}",
-            values[n]
+            shown.contains(&written),
+            "{written}, which is {value}, is not in {shown}"
         );
     }
 }

@@ -17,7 +17,6 @@ impl Live for Fixed {
             endpoints: [2, 0, 1, 0, 0],
             panic: true,
             retry_budget: Some(0.5),
-            ..LiveUpstream::default()
         }]
     }
     fn certificates(&self) -> Vec<LiveCertificate> {

@@ -248,15 +248,15 @@ where
         }
         End::Done(Ok(())) => pulse.release(),
         End::Done(Err(error)) => count(&error, version, cells),
-        End::Due if pulse.in_head() => cells.violations[Violation::Stall as usize].inc(),
-        End::Due => {}
-        End::Cut => {
+        End::Due { stalled: true } => cells.violations[Violation::Stall as usize].inc(),
+        End::Due { stalled: false } => {}
+        End::Cut { unfinished } => {
             let cut = &worker
                 .metrics
                 .worker
                 .of(worker.index)
                 .drain_aborted_requests;
-            cut.add(u64::from(pulse.open()));
+            cut.add(u64::from(unfinished));
         }
     }
 }
@@ -294,10 +294,10 @@ fn http2(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
 enum End {
     /// hyper ended it.
     Done(hyper::Result<()>),
-    /// Nothing came in time.
-    Due,
-    /// The drain deadline passed.
-    Cut,
+    /// Nothing came in time. `stalled`: in the middle of a request head or of an answer.
+    Due { stalled: bool },
+    /// The drain deadline passed, with so many requests whose answers had not left.
+    Cut { unfinished: u32 },
 }
 
 /// Drives hyper to its end and keeps the connection's one timer. `finish` tells hyper to end: at
@@ -331,11 +331,13 @@ where
             cx.waker().wake_by_ref();
         }
         if pulse.closing() && aborting.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(End::Cut);
+            let unfinished = pulse.unfinished();
+            return Poll::Ready(End::Cut { unfinished });
         }
         while alarm.poll(pulse, cx).is_ready() {
             if pulse.in_head() || alarm.last_call() {
-                return Poll::Ready(End::Due);
+                let stalled = pulse.in_head() || pulse.holds();
+                return Poll::Ready(End::Due { stalled });
             }
             finish(hyper.as_mut());
             cx.waker().wake_by_ref();

@@ -162,7 +162,6 @@ impl<S> ClientIo<S> {
     ) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Ok(n)) => {
-                self.pulse.block(false);
                 if let Inspect::Frames(frames) = &mut self.inspect {
                     frames.wrote(n);
                 }
@@ -312,7 +311,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_flush(cx) {
             Poll::Pending => self.stalled(cx),
-            ready => ready,
+            ready => {
+                self.pulse.block(false);
+                ready
+            }
         }
     }
 

@@ -22,11 +22,15 @@ use super::tls::HANDSHAKES;
 use super::worker::Worker;
 use crate::clock;
 use crate::plan::listener::ListenerPlan;
+use crate::telemetry::access::AccessLog;
 
 /// How often a worker looks at its clock.
 const TICK: Duration = Duration::from_secs(1);
 /// How often a closing worker looks whether its last connection is gone.
 const LOOK: Duration = Duration::from_millis(20);
+/// What the access log gets to take the last lines: less than `server` waits for a worker that
+/// cuts.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// What connections get to count themselves and close once they are cut.
 const CUT: Duration = Duration::from_millis(100);
 
@@ -116,13 +120,18 @@ pub(super) fn spawn(start: Start) -> io::Result<std::thread::JoinHandle<()>> {
                 words: start.words.clone(),
                 as_told: false,
             };
-            runtime.block_on(live(start));
+            let access = runtime.block_on(live(start));
+            // requests that are cut here are logged, too
             runtime.shutdown_background();
+            if let Some(access) = access {
+                access.close(LAST_LINES);
+            }
             watchman.as_told = true;
         })
 }
 
-async fn live(start: Start) {
+/// Serves until the end. What is logged later than that is in the access log's handle.
+async fn live(start: Start) -> Option<AccessLog> {
     let (switch, signal) = drain::channel();
     let worker = Arc::new((start.build)(start.index, signal.clone()));
     let local = Arc::new(Local {
@@ -136,6 +145,7 @@ async fn live(start: Start) {
         switch,
         listeners: BTreeMap::new(),
     };
+    let access = worker.access();
     let mut orders = start.orders;
     let mut beat = std::pin::pin!(heartbeat(&worker));
     let mut end = std::pin::pin!(ended(floor.local.clone(), signal));
@@ -143,10 +153,10 @@ async fn live(start: Start) {
         tokio::select! {
             order = orders.recv() => match order {
                 Some(order) => floor.obey(order),
-                None => return,
+                None => return access,
             },
             () = &mut beat => {}
-            () = &mut end => return,
+            () = &mut end => return access,
         }
     }
 }

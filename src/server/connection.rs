@@ -351,7 +351,8 @@ where
 struct Alarm {
     timer: Pin<Box<Sleep>>,
     armed: Instant,
-    /// hyper was told to finish; it has until the timer fires again.
+    /// hyper was told to finish; it has until the timer fires again, unless something has come
+    /// meanwhile: after GOAWAY a client may still send what it had sent already.
     finishing: bool,
 }
 
@@ -378,6 +379,7 @@ impl Alarm {
                 self.arm(due);
             }
             ready!(self.timer.as_mut().poll(cx));
+            self.finishing &= pulse.unfinished() == 0 && !pulse.in_head();
             if due <= clock::now() || self.finishing {
                 return Poll::Ready(());
             }

@@ -345,7 +345,7 @@ mod tests {
     use super::*;
     use crate::config::LimitsConfig;
     use crate::plan::listener::Limits;
-    use crate::server::slot::Counts;
+    use crate::server::slot::{Counts, Seat};
     use crate::telemetry::handles::Metrics;
 
     const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -367,13 +367,8 @@ mod tests {
         let (near, far) = tokio::io::duplex(4096);
         let metrics = Arc::new(Metrics::new(1));
         let cells = metrics.listener("web");
-        let slot = Slot::take(
-            0,
-            Arc::new(Counts::new(1)),
-            Arc::new(AtomicU32::new(0)),
-            metrics,
-            cells,
-        );
+        let seat = Seat::take(0, Arc::new(Counts::new(1)), Arc::new(AtomicU32::new(0)));
+        let slot = Slot::new(seat, metrics, cells);
         let pulse = Arc::new(Pulse::new(&limits(), false));
         let inspect = Inspect::Heads(Guard::new(1 << 16));
         let io = ClientIo::new(near, Bytes::new(), inspect, pulse, WRITE_TIMEOUT, slot);

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::drain::{self, Phase, Signal, Switch};
 use super::listener::{self, AcceptLoop};
-use super::slot::Counts;
+use super::slot::{Counts, Seat};
 use super::tls::HANDSHAKES;
 use super::worker::Worker;
 use crate::clock;
@@ -55,9 +55,9 @@ pub(super) enum Order {
 /// An accepted socket on its way to another worker.
 pub(super) struct Fresh {
     pub(super) plan: Arc<ListenerPlan>,
-    pub(super) open: Arc<AtomicU32>,
     pub(super) stream: std::net::TcpStream,
     pub(super) peer: SocketAddr,
+    pub(super) seat: Seat,
 }
 
 /// A worker's word to the control thread.
@@ -148,7 +148,7 @@ async fn live(start: Start) -> Option<AccessLog> {
     let access = worker.access();
     let mut orders = start.orders;
     let mut beat = std::pin::pin!(heartbeat(&worker));
-    let mut end = std::pin::pin!(ended(floor.local.clone(), signal));
+    let mut end = std::pin::pin!(ended(floor.local.clone(), signal.clone()));
     loop {
         tokio::select! {
             order = orders.recv() => match order {
@@ -156,17 +156,29 @@ async fn live(start: Start) -> Option<AccessLog> {
                 None => return access,
             },
             () = &mut beat => {}
-            () = &mut end => return access,
+            () = &mut end => break,
         }
     }
+    // What a peer has sent meanwhile is served still; what comes later, the peer serves itself.
+    orders.close();
+    while let Some(order) = orders.recv().await {
+        floor.obey(order);
+    }
+    emptied(&floor.local, &signal).await;
+    access
 }
 
 /// Resolves when a closing worker has no connection left, or was told to abort.
 async fn ended(local: Arc<Local>, signal: Signal) {
     signal.clone().reached(Phase::Closing).await;
-    let left = || local.counts.of(local.worker.index);
     // accept loops empty their queues first
     tokio::time::sleep(LOOK).await;
+    emptied(&local, &signal).await;
+}
+
+/// Resolves when the worker has no connection left, or was told to abort.
+async fn emptied(local: &Local, signal: &Signal) {
+    let left = || local.counts.of(local.worker.index);
     while left() > 0 && signal.phase() < Phase::Aborting {
         tokio::time::sleep(LOOK).await;
     }
@@ -261,14 +273,15 @@ impl Floor {
             return;
         };
         let open = self.listeners.get(&fresh.plan.name);
-        let signal = match open.filter(|open| Arc::ptr_eq(&open.count, &fresh.open)) {
+        let same = |open: &&Open| Arc::ptr_eq(&open.count, fresh.seat.listener());
+        let signal = match open.filter(same) {
             Some(open) => open.switch.signal(),
             None => self.closing(),
         };
         listener::serve(
             &self.local,
             fresh.plan,
-            fresh.open,
+            fresh.seat,
             signal,
             stream,
             fresh.peer,

@@ -90,7 +90,7 @@ fn g01_g21_rapid_resets_are_cut_and_reach_the_upstream_a_few_times_only() {
 }
 
 #[test]
-fn g02_slow_resets_are_cut_by_a_budget_for_life() {
+fn g02_slow_resets_are_cut() {
     let origin = Origin::echo();
     let mut gateway = limited(&origin, "");
     let mut client = H2::connect(gateway.web());

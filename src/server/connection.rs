@@ -31,6 +31,7 @@ use super::io::{ClientIo, Inspect};
 use super::pulse::Pulse;
 use super::service::Counted;
 use super::slot::Slot;
+use super::socket::{Socket, Taken};
 use super::streams::Streams;
 use super::worker::Worker;
 use super::{proxy_protocol, tls};
@@ -106,7 +107,7 @@ pub(super) async fn serve(accepted: Accepted) {
     };
     let Some(tls) = place.plan.tls.clone() else {
         if let Ok((version, ahead)) = detect(&mut stream, &place, deadline).await {
-            speak(stream, version, ahead, conn, place).await;
+            speak(Socket::new(stream), version, ahead, conn, place).await;
         }
         return;
     };
@@ -150,9 +151,12 @@ async fn handshake(
     tls: &TlsPlan,
     place: &Place,
     deadline: Instant,
-) -> io::Result<(TlsStream<TcpStream>, TlsFacts)> {
+) -> io::Result<(TlsStream<Socket<TcpStream>>, TlsFacts)> {
     let started = clock::now();
-    let shaken = within(deadline, tls::accept(tls, stream, &place.handshakes));
+    let shaken = within(
+        deadline,
+        tls::accept(tls, Socket::new(stream), &place.handshakes),
+    );
     let cells = place.cells();
     let shaken = shaken.await;
     let shaken = shaken.inspect_err(|_| cells.refused[Refused::Tls as usize].inc())?;
@@ -189,7 +193,7 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>)
 /// HTTP, from the first byte to the last.
 async fn speak<S>(stream: S, version: Version, ahead: Bytes, conn: Conn, place: Place)
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Taken + Send + Unpin + 'static,
 {
     let limits = place.plan.limits;
     let pulse = Arc::new(Pulse::new(&limits, version == Version::H2));
@@ -379,10 +383,10 @@ impl Alarm {
                 self.arm(due);
             }
             ready!(self.timer.as_mut().poll(cx));
-            self.finishing &= pulse.unfinished() == 0 && !pulse.in_head();
-            if due <= clock::now() || self.finishing {
+            if due <= clock::now() {
                 return Poll::Ready(());
             }
+            self.finishing = false;
             self.arm(due);
         }
     }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::error::SendError;
 use super::connection::{self, Accepted, Place};
 use super::drain::{Phase, Signal};
 use super::slot::{Seat, Slot};
+use super::socket::UNSENT;
 use super::thread::{Fresh, Local, Order};
 use crate::clock;
 use crate::plan::listener::ListenerPlan;
@@ -224,9 +225,11 @@ pub(super) fn serve(
 /// Socket options. They are worth having and not worth losing a client for.
 fn prepare(stream: &TcpStream, plan: &ListenerPlan) {
     let timeout = (plan.limits.write_timeout + USER_TIMEOUT_SLACK).min(LONGEST_USER_TIMEOUT);
+    let socket = SockRef::from(stream);
     let set = stream
         .set_nodelay(true)
-        .and_then(|()| SockRef::from(stream).set_tcp_user_timeout(Some(timeout)));
+        .and_then(|()| socket.set_tcp_user_timeout(Some(timeout)))
+        .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT));
     if let Err(error) = set {
         tracing::debug!(%error, "socket option not set");
     }

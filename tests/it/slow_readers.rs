@@ -1,12 +1,13 @@
 //! Clients that take their answers slowly: what is still on its way out is neither idle nor done.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::harness::h2::{DATA, END_STREAM, H2, WINDOW_UPDATE, request};
+use super::harness::secure::{self, Tls};
 use super::harness::{Gateway, SOON, client, eventually};
 
 /// More than the kernel holds between two sockets.
@@ -16,11 +17,14 @@ const LARGE: usize = 15_000_000;
 fn start(limits: &str) -> Gateway {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("large"), "x".repeat(LARGE)).expect("a file");
+    secure::pair(&["t.test"]).write(dir.path(), "a");
     let config = format!(
         "[server]\nworkers = 1\ndrain = {{ delay = \"0s\", timeout = \"20s\" }}\n\
          [admin]\naddress = \"127.0.0.1:0\"\n[log]\naccess = {{ to = \"stdout\" }}\n\
          [listeners.web]\naddress = \"127.0.0.1:0\"\nprotocols = [\"http1\", \"h2\"]\n\
          limits = {{ {limits} }}\n\
+         [listeners.tls]\naddress = \"127.0.0.1:0\"\nlimits = {{ {limits} }}\n\
+         tls = {{ certificates = [{{ cert = \"a.crt\", key = \"a.key\" }}] }}\n\
          [[routes]]\nid = \"large\"\nmatch = {{ path = \"/large\" }}\n\
          respond = {{ body = {{ file = \"large\" }} }}\n\
          [[routes]]\nid = \"small\"\nrespond = {{ body = \"hello\" }}\n"
@@ -29,19 +33,45 @@ fn start(limits: &str) -> Gateway {
     Gateway::run_in(dir)
 }
 
+const GET: &[u8] = b"GET /large HTTP/1.1\r\nHost: t.test\r\n\r\n";
+
+fn small_buffer(stream: &TcpStream) {
+    let set = socket2::SockRef::from(stream).set_recv_buffer_size(32 << 10);
+    set.expect("a buffer");
+}
+
 /// A client that has asked for the large answer and has a small buffer.
 fn asked(to: SocketAddr) -> TcpStream {
     let raw = client::Raw::connect(to);
     let mut stream = raw.stream().try_clone().expect("a socket");
-    let small = socket2::SockRef::from(&stream).set_recv_buffer_size(32 << 10);
-    small.expect("a buffer");
-    let get = b"GET /large HTTP/1.1\r\nHost: t.test\r\n\r\n";
-    std::io::Write::write_all(&mut stream, get).expect("it is taken");
+    small_buffer(&stream);
+    stream.write_all(GET).expect("it is taken");
     stream
 }
 
+/// As [`asked`], over TLS.
+fn asked_secretly(to: SocketAddr) -> Tls {
+    let config = secure::config(&["http/1.1"], None);
+    let mut stream = secure::connect(to, "t.test", &config).expect("TLS");
+    small_buffer(&stream.sock);
+    stream.write_all(GET).expect("it is taken");
+    stream
+}
+
+/// Takes up to two hundred thousand bytes a second for four seconds, then the rest at once; all of
+/// them.
+fn take_slowly(mut stream: impl Read) -> usize {
+    let mut piece = [0; 10_000];
+    let mut taken = 0;
+    for _ in 0..80 {
+        std::thread::sleep(Duration::from_millis(50));
+        taken += stream.read(&mut piece).unwrap_or(0);
+    }
+    taken + take(&mut stream)
+}
+
 /// Bytes of the rest of an answer, up to its end or the connection's.
-fn take(stream: &mut TcpStream) -> usize {
+fn take(stream: &mut impl Read) -> usize {
     let mut piece = vec![0; 64 << 10];
     let mut taken = 0;
     while taken < LARGE {
@@ -98,6 +128,17 @@ fn an_answer_that_is_still_being_written_is_not_cut_by_a_drain_that_has_time() {
     std::thread::sleep(Duration::from_millis(3_500));
     assert!(take(&mut stream) >= LARGE, "it was cut");
     assert_eq!(gateway.exit(SOON).code(), Some(0), "{}", gateway.stderr());
+}
+
+#[test]
+fn h06_a_client_that_is_steady_and_slow_is_not_stalled() {
+    let gateway = start("write_timeout = \"2s\", idle_timeout = \"300ms\"");
+    let http1 = asked(gateway.web());
+    let plain = std::thread::spawn(move || take_slowly(http1));
+    let tls = take_slowly(asked_secretly(gateway.addr("tls")));
+    let plain = plain.join().expect("it reads");
+    assert!(plain >= LARGE, "it was cut after {plain}");
+    assert!(tls >= LARGE, "it was cut after {tls}, over TLS");
 }
 
 #[test]

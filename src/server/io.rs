@@ -244,10 +244,12 @@ impl<S: AsyncRead + Unpin> ClientIo<S> {
                 },
             }
         }
-        if let Some(timer) = &mut self.linger {
-            ready!(timer.as_mut().poll(cx));
+        if let Some(timer) = &mut self.linger
+            && timer.as_mut().poll(cx).is_ready()
+        {
             return Poll::Ready(Ok(()));
         }
+        // there may be more to read, and nobody was told to wait for it
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -374,6 +376,10 @@ mod tests {
 
     fn pair() -> (ClientIo<Socket<DuplexStream>>, DuplexStream) {
         let (near, far) = tokio::io::duplex(4096);
+        (over(near), far)
+    }
+
+    fn over(near: DuplexStream) -> ClientIo<Socket<DuplexStream>> {
         let near = Socket::new(near);
         let metrics = Arc::new(Metrics::new(1));
         let cells = metrics.listener("web");
@@ -381,8 +387,7 @@ mod tests {
         let slot = Slot::new(seat, metrics, cells);
         let pulse = Arc::new(Pulse::new(&limits(), false));
         let inspect = Inspect::Heads(Guard::new(1 << 16));
-        let io = ClientIo::new(near, Bytes::new(), inspect, pulse, WRITE_TIMEOUT, slot);
-        (io, far)
+        ClientIo::new(near, Bytes::new(), inspect, pulse, WRITE_TIMEOUT, slot)
     }
 
     #[tokio::test(start_paused = true)]
@@ -434,5 +439,26 @@ mod tests {
         let (mut io, _far) = pair();
         io.shutdown().await.expect("it closes");
         assert_eq!(clock::now() - begun, LINGER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_a_refused_client_sends_within_the_second_is_read() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut io = over(near);
+        far.write_all(b"POST / HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n")
+            .await
+            .expect("room");
+        let read = io.read(&mut [0; 100]).await.expect("a head");
+        assert!(read > 0);
+        let begun = clock::now();
+        let sent = async {
+            far.write_all(&[0; 5 << 20]).await.expect("it is read");
+            let taken = clock::now() - begun;
+            drop(far);
+            taken
+        };
+        let (closed, taken) = tokio::join!(io.shutdown(), sent);
+        closed.expect("it closes");
+        assert_eq!(taken, Duration::ZERO, "nothing waits for the timer");
     }
 }

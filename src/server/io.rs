@@ -202,6 +202,7 @@ impl<S: Taken> ClientIo<S> {
             }
             ready!(stall.timer.as_mut().poll(cx));
             if taken - stall.taken < least {
+                self.pulse.blame(Violation::Stall);
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             again = true;
@@ -397,6 +398,7 @@ mod tests {
         let cut = io.write_all(&[0; 8192]).await.expect_err("nobody reads");
         assert_eq!(cut.kind(), io::ErrorKind::TimedOut);
         assert_eq!(clock::now() - begun, WRITE_TIMEOUT);
+        assert_eq!(io.pulse.blamed(), Some(Violation::Stall));
         let (mut io, mut far) = pair();
         let drip = async {
             while far.read_u8().await.is_ok() {

@@ -147,13 +147,14 @@ fn h06_a_client_that_takes_nothing_of_an_answer_of_ours_is_cut_and_the_log_says_
     let stalls = "weir_protocol_violations_total{listener=\"web\",kind=\"stall\"}";
     let held = asked(gateway.web());
     gateway_cuts(&gateway);
+    assert_eq!(gateway.metric(stalls), 1.0);
     drop(held);
     eventually("the line is written", || {
         gateway.stdout().contains("\"client_gone\"")
     });
     let mut client = with_two_bytes(gateway.web());
     assert!(client.closed_within(SOON), "the window stays as it is");
-    eventually("it is counted", || gateway.metric(stalls) >= 1.0);
+    eventually("it is counted", || gateway.metric(stalls) >= 2.0);
 }
 
 /// The first connection is counted, then gone, though its client holds it.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use rustix::process::{Resource, getrlimit};
@@ -128,15 +129,21 @@ impl AcceptLoop {
         self.local.counts.total() >= plan.server.max_connections || self.open.load(Relaxed) >= cap
     }
 
-    /// Waits until there is room below the caps.
+    /// Waits until there is room below the caps. Each pause in which a client waits counts.
     async fn room(&self) {
-        if !self.is_full() {
-            return;
-        }
-        self.count(Refused::Cap);
         while self.is_full() {
+            if self.has_waiting() {
+                self.count(Refused::Cap);
+            }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Whether a client is in the queue; the kernel is asked and does not wait.
+    fn has_waiting(&self) -> bool {
+        let mut queue = [PollFd::new(&self.socket, PollFlags::IN)];
+        let at_once = Timespec::default();
+        matches!(rustix::event::poll(&mut queue, Some(&at_once)), Ok(1..))
     }
 
     /// Waits until clients may take descriptors again.

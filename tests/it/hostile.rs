@@ -143,6 +143,22 @@ fn h09_a_burst_fills_the_cap_and_no_more_and_no_worker_gets_most_of_it() {
     assert!(held <= (CAP / WORKERS + 4) as f64, "one holds {held}");
 }
 
+#[test]
+fn an_empty_line_after_a_body_does_not_end_the_idle_time() {
+    let origin = Origin::echo();
+    let gateway = limited(&origin, "header_timeout = \"300ms\"");
+    let mut raw = Raw::connect(gateway.web());
+    let post = "POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 2\r\n\r\nhi\r\n";
+    assert_eq!(raw.send(post).response().status(), 200);
+    assert!(!raw.closed_within(Duration::from_millis(900)));
+    assert_eq!(raw.send(GET).response().status(), 200);
+    raw.send("\r\nGET");
+    assert!(
+        raw.closed_within(Duration::from_secs(3)),
+        "a head has begun"
+    );
+}
+
 /// Ticks of the CPU used so far; a hundred are a second.
 fn ticks(gateway: &Gateway) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).expect("it runs");

@@ -244,9 +244,15 @@ impl Process {
             signals.end().await;
             tracing::warn!("a second signal: ending at once");
         };
+        let (_, before) = self.access.counts();
         let drained = self.reload.server.drain(delay, timeout, hurry).await;
         if !self.access.close(LAST_LINES) {
             tracing::warn!("the last lines of the access log are lost");
+        }
+        let (_, lost) = self.access.counts();
+        if lost > before {
+            let lines = lost - before;
+            tracing::warn!(lines, "access-log lines were lost while draining");
         }
         match drained {
             Drained::Clean => tracing::info!("drained: every request has finished"),

@@ -337,18 +337,19 @@ pub fn via_count(headers: &HeaderMap, identity: &str) -> usize {
 const MOST_HOPS: usize = 64;
 
 /// The client's address: the rightmost one that is not a trusted proxy's. An entry that is no
-/// address ends the search, since nothing to its left can be believed.
+/// address, in whatever bytes, ends the search, since nothing to its left can be believed.
 pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     let mut client = peer;
     let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-    let entries = lines.iter().rev().filter_map(|line| line.to_str().ok());
-    let entries = entries.flat_map(|line| line.rsplit(','));
-    for entry in entries.filter(|e| !e.trim().is_empty()).take(MOST_HOPS) {
+    let lines = lines.iter().rev().map(|line| line.as_bytes());
+    let entries = lines.flat_map(|line| line.rsplit(|b| *b == b','));
+    let entries = entries.map(<[u8]>::trim_ascii).filter(|e| !e.is_empty());
+    for entry in entries.take(MOST_HOPS) {
         if !is_trusted(client) {
             break;
         }
-        match address(entry.trim()) {
+        match std::str::from_utf8(entry).ok().and_then(address) {
             Some(ip) => client = ip,
             None => break,
         }
@@ -502,6 +503,17 @@ mod tests {
         let outsider = "3.3.3.3".parse().expect("an address");
         let headers = map(&[("x-forwarded-for", "9.9.9.9")]);
         assert_eq!(client_address(&headers, outsider, &trusted), outsider);
+        for (right, expected) in [
+            (&b"\xff, 7.7.7.7"[..], "7.7.7.7"),
+            (b"\xff, 10.0.0.2", "10.0.0.2"),
+            (b"7.7.7.7, \xff", "10.0.0.1"),
+        ] {
+            let mut headers = map(&[("x-forwarded-for", "6.6.6.6")]);
+            let right = HeaderValue::from_bytes(right).expect("a field value");
+            headers.append(X_FORWARDED_FOR, right);
+            let client = client_address(&headers, peer, &trusted).to_string();
+            assert_eq!(client, expected, "what is no text ends the search");
+        }
     }
 
     #[test]

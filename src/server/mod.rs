@@ -8,6 +8,7 @@
 //! * `thread`, `worker`: a worker's thread, and its world
 //! * `bind`, `listener`, `slot`: sockets, accepting, counting
 //! * `connection`: one client, over `proxy_protocol`, `tls`, `detect`, then hyper over `io`
+//! * `socket`: what the kernel has taken of an answer
 //! * `guard`, `frames`, `pulse`, `service`: what the IO shows and notes: strict HTTP/1 heads, HTTP/2
 //!   budgets, times, open requests
 //! * `dispatch`, `admit`: one request, and whether it is one
@@ -29,6 +30,7 @@ mod pulse;
 mod service;
 pub mod signals;
 mod slot;
+mod socket;
 mod streams;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use crate::plan::listener::ListenerPlan;
 use crate::plan::route::RoutePlan;
 use crate::plan::stack::{self, Kit, Stack};
 use crate::plan::{Plan, PlanCache, SharedPlan};
+use crate::telemetry::access::AccessLog;
 use crate::telemetry::handles::Metrics;
 use crate::upstream::WorkerPools;
 
@@ -100,6 +101,11 @@ impl Worker {
     /// Looks at the plan in force, so that an idle worker does not hold an old one.
     pub fn tick(&self) {
         drop(self.view());
+    }
+
+    /// This worker's handle of the access log, if there is one.
+    pub fn access(&self) -> Option<AccessLog> {
+        self.kit.access.clone()
     }
 
     /// Housekeeping, about once a second.

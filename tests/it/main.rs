@@ -34,6 +34,7 @@ mod operator;
 mod reload;
 mod request_line;
 mod retries;
+mod slow_readers;
 mod streams;
 mod tls;
 mod tunnels;

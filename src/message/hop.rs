@@ -2,7 +2,8 @@
 //!
 //! Hop-by-hop fields go (RFC 9110 7.6.1): those by name, and those that Connection names, save
 //! for the ones a client has no business to strip (CVE-2024-45410 and its kin). Forwarding fields
-//! are ours: appended to for a trusted peer, replaced for any other. Names with `_` that some
+//! are ours: appended to for a trusted peer; what any other says of itself goes before a route can
+//! match it. Names with `_` that some
 //! backends read as one of these are dropped. Framing is never copied: hyper makes it anew.
 
 use std::net::{IpAddr, SocketAddr};
@@ -230,11 +231,8 @@ pub struct Hop<'a> {
 }
 
 /// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) in our name. `claims`: whether
-/// the request has such fields already.
+/// the request came with such fields. Those of a peer that is not trusted are gone by then.
 pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
-    if claims && !hop.trusted {
-        drop_claims(headers);
-    }
     let host = headers.get(header::HOST).cloned();
     let value = forwarded(hop, host.as_ref());
     let scheme = HeaderValue::from_static(hop.scheme);
@@ -272,9 +270,19 @@ fn is_whole(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(name).iter().all(ends)
 }
 
-/// Takes off what an untrusted peer says about itself.
-fn drop_claims(headers: &mut HeaderMap) {
-    while let Some(name) = headers.keys().find(|name| is_claim(name.as_str())).cloned() {
+/// Takes off what an untrusted peer says about itself. Done as soon as a request is let in: what
+/// the config puts on later under such a name is the operator's word.
+pub fn drop_claims(headers: &mut HeaderMap) {
+    drop_where(headers, is_claim);
+}
+
+/// Takes off the names that some program may read as a field of framing or forwarding.
+pub fn drop_look_alikes(headers: &mut HeaderMap) {
+    drop_where(headers, is_look_alike);
+}
+
+fn drop_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| goes(name.as_str())).cloned() {
         headers.remove(name);
     }
 }
@@ -439,6 +447,7 @@ mod tests {
             ("forwarded", "for=9.9.9.9"),
             ("x-real-ip", "9.9.9.9"),
         ]);
+        drop_claims(&mut headers);
         hop(
             false,
             "192.0.2.1",

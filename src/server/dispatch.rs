@@ -70,9 +70,7 @@ impl Dispatch {
         {
             Ok(_) if parts.uri.path() == "*" => refused(None, Some(ALLOW)),
             Ok(host) => {
-                if sketch.has(Field::Hop) {
-                    hop::strip_named(&mut parts.headers);
-                }
+                self.disbelieve(parts, sketch);
                 route(parts, &host, view)
             }
             Err((reason, violation)) => {
@@ -81,6 +79,17 @@ impl Dispatch {
                 let about_methods = reason == Reason::MethodNotAllowed;
                 refused(Some(reason), about_methods.then_some(ALLOW))
             }
+        }
+    }
+
+    /// Takes off what this client has no say in, before a route or a policy looks at it.
+    fn disbelieve(&self, parts: &mut Parts, sketch: Sketch) {
+        if sketch.has(Field::Hop) {
+            hop::strip_named(&mut parts.headers);
+            hop::drop_look_alikes(&mut parts.headers);
+        }
+        if sketch.has(Field::Claim) && !self.conn.trusted {
+            hop::drop_claims(&mut parts.headers);
         }
     }
 

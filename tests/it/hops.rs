@@ -388,3 +388,23 @@ fn c11_a_stranger_cannot_claim_the_identity_of_a_certificate() {
     }
     gateway.assert_sound();
 }
+
+#[test]
+fn c05_a_stranger_does_not_choose_its_route_by_what_only_a_proxy_may_say() {
+    let origin = Origin::echo();
+    let config = format!(
+        "{}[[routes]]\nid = \"admin\"\nrespond = {{ body = \"admin\" }}\n\
+         match = {{ path = \"/admin\", headers = {{ x-ssl-client-verify = \"SUCCESS\" }} }}\n\
+         [[routes]]\nid = \"plain\"\nrespond = {{ body = \"plain\" }}\n\
+         match = {{ path = \"/admin\" }}\n",
+        gateway::before(origin.address, "")
+    );
+    let claim = "X-SSL-Client-Verify: SUCCESS\r\nConnection: close\r\n";
+    let request = get(claim).replacen("GET / ", "GET /admin ", 1);
+    let mut gateway = Gateway::start(&config);
+    assert_eq!(client::ask(gateway.web(), &request).text(), "plain");
+    gateway.assert_sound();
+    let mut gateway = Gateway::start_bare(&trusting(&config));
+    assert_eq!(client::ask(gateway.web(), &request).text(), "admin");
+    gateway.assert_sound();
+}

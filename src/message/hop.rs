@@ -113,7 +113,7 @@ pub fn strip_answer(headers: &mut HeaderMap) {
 }
 
 /// Only Weir says what Weir did.
-fn is_ours(name: &str) -> bool {
+pub fn is_ours(name: &str) -> bool {
     name == "weir-degraded" || name == "weir-observed"
 }
 
@@ -231,7 +231,8 @@ pub struct Hop<'a> {
 }
 
 /// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) in our name. `claims`: whether
-/// the request came with such fields. Those of a peer that is not trusted are gone by then.
+/// the request came with such fields. Those of a peer that is not trusted are gone by then, so an
+/// X-Forwarded-Proto that is there is a trusted peer's or the config's.
 pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
     let host = headers.get(header::HOST).cloned();
     let value = forwarded(hop, host.as_ref());
@@ -247,7 +248,7 @@ pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
     } else {
         headers.insert(X_FORWARDED_FOR, hop.peer_text.clone());
         headers.insert(header::FORWARDED, value);
-        headers.insert(X_FORWARDED_PROTO, scheme);
+        headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
         host.map(|host| headers.insert(X_FORWARDED_HOST, host));
     }
 }

@@ -408,3 +408,33 @@ fn c05_a_stranger_does_not_choose_its_route_by_what_only_a_proxy_may_say() {
     assert_eq!(client::ask(gateway.web(), &request).text(), "admin");
     gateway.assert_sound();
 }
+
+/// The config with these lines added to its only route.
+fn edited(origin: SocketAddr, lines: &str) -> String {
+    format!("{}{lines}\n", gateway::before(origin, ""))
+}
+
+#[test]
+fn c01_a_client_strips_no_field_that_the_operator_sets() {
+    let origin = Origin::echo();
+    let set = "headers = { request = { set = { x-forwarded-prefix = \"/p\", x-real-ip = \"op\", \
+               client-cert = \"op\", x-forwarded-proto = \"https\" } } }";
+    let mut gateway = Gateway::start(&edited(origin.address, set));
+    let mut raw = Raw::connect(gateway.web());
+    for fields in [
+        "",
+        "X-Forwarded-For: 1.2.3.4\r\n",
+        "X-Forwarded-For: 1.2.3.4\r\nConnection: te, x-real-ip, client-cert, x-forwarded-prefix\r\n\
+         TE: trailers\r\nX-Real-IP: 9.9.9.9\r\nX-Forwarded-Proto: http\r\n",
+    ] {
+        origin.clear();
+        assert_eq!(raw.send(get(fields)).response().status(), 200);
+        let seen = &origin.requests()[0];
+        assert_eq!(seen.all("x-forwarded-prefix"), ["/p"], "{fields}");
+        assert_eq!(seen.all("x-real-ip"), ["op"], "{fields}");
+        assert_eq!(seen.all("client-cert"), ["op"], "{fields}");
+        assert_eq!(seen.all("x-forwarded-proto"), ["https"], "{fields}");
+        assert_eq!(seen.all("x-forwarded-for"), ["127.0.0.1"], "{fields}");
+    }
+    gateway.assert_sound();
+}

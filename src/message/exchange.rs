@@ -6,8 +6,8 @@
 //! the lock of the notes is never contended and never held across an await.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -85,6 +85,7 @@ pub struct Exchange {
     pub sketch: Sketch,
     /// The route's `timeout`: from the request's last byte to the response headers.
     pub timeout: Duration,
+    asked_host: OnceLock<HeaderValue>,
     received: AtomicU64,
     uploading: AtomicBool,
     /// Nanoseconds from `started` to the end of the request body.
@@ -153,6 +154,7 @@ impl Exchange {
             id,
             sketch,
             timeout,
+            asked_host: OnceLock::new(),
             received: AtomicU64::new(0),
             uploading: AtomicBool::new(false),
             uploaded: AtomicU64::new(0),
@@ -186,6 +188,17 @@ impl Exchange {
         if self.due().is_some() {
             self.upload_ends(now);
         }
+    }
+
+    /// The Host that the client sent, before another is put in its place. The first one counts: a
+    /// lesser answer may rewrite again.
+    pub fn keep_host(&self, host: HeaderValue) {
+        self.asked_host.get_or_init(|| host);
+    }
+
+    /// The Host that the client sent, where it was rewritten.
+    pub fn asked_host(&self) -> Option<&HeaderValue> {
+        self.asked_host.get()
     }
 
     /// The request has a body that is still to come.

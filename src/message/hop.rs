@@ -228,13 +228,15 @@ pub struct Hop<'a> {
     pub trusted: bool,
     /// `"http"` or `"https"`.
     pub scheme: &'static str,
+    /// The Host that the client sent, where the request has another by now.
+    pub host: Option<&'a HeaderValue>,
 }
 
 /// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) in our name. `claims`: whether
 /// the request came with such fields. Those of a peer that is not trusted are gone by then, so an
 /// X-Forwarded-Proto that is there is a trusted peer's or the config's.
 pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
-    let host = headers.get(header::HOST).cloned();
+    let host = hop.host.or(headers.get(header::HOST)).cloned();
     let value = forwarded(hop, host.as_ref());
     let scheme = HeaderValue::from_static(hop.scheme);
     if claims && hop.trusted {
@@ -434,6 +436,7 @@ mod tests {
                 peer_text: text,
                 trusted,
                 scheme: "https",
+                host: None,
             },
             true,
         );

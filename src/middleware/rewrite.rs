@@ -3,7 +3,8 @@
 //!
 //! Stands under the router and every policy, which see the client's canonical path. The prefix is
 //! replaced on a segment boundary only; a path without it passes as it is. The result is canonical
-//! again, since both parts are.
+//! again, since both parts are; one too long to be a URI is refused. The client's Host stays known
+//! to the exchange, for the forwarding fields.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::{Layer, Service};
 
-use crate::message::{Request, target};
+use crate::message::{Request, exchange, target};
 use crate::problem::{Located, Problem, Problems};
 
 /// What is changed in path and host before the upstream sees them.
@@ -70,7 +71,10 @@ struct Rules {
 impl Rules {
     fn apply(&self, request: &mut Request) {
         if let Some(host) = &self.host {
-            request.headers_mut().insert(HOST, host.clone());
+            let asked = request.headers_mut().insert(HOST, host.clone());
+            if let Some((exchange, asked)) = exchange::of(request).zip(asked) {
+                exchange.keep_host(asked);
+            }
         }
         if let Some(path) = self
             .path

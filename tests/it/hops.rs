@@ -438,3 +438,19 @@ fn c01_a_client_strips_no_field_that_the_operator_sets() {
     }
     gateway.assert_sound();
 }
+
+#[test]
+fn c05_the_forwarded_host_is_the_one_the_client_asked_for() {
+    let origin = Origin::echo();
+    let rewrite = "rewrite = { host = \"inner.test\" }";
+    let mut gateway = Gateway::start(&edited(origin.address, rewrite));
+    client::ask(gateway.web(), &get("Connection: close\r\n"));
+    let seen = &origin.requests()[0];
+    assert_eq!(seen.get("host"), Some("inner.test"));
+    assert_eq!(seen.get("x-forwarded-host"), Some("t.test"));
+    assert_eq!(
+        seen.get("forwarded"),
+        Some("for=127.0.0.1;proto=http;host=t.test")
+    );
+    gateway.assert_sound();
+}

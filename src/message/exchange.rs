@@ -17,7 +17,7 @@ use super::sketch::Sketch;
 use crate::error::{Cause, Reason};
 
 /// One client connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Conn {
     /// The listener's name in the config.
     pub listener: Arc<str>,
@@ -27,7 +27,8 @@ pub struct Conn {
     pub peer_text: HeaderValue,
     /// Our end.
     pub local: SocketAddr,
-    /// The peer is in `trusted_proxies`: its forwarding fields are believed.
+    /// The peer is in `trusted_proxies`, as the request's plan has them: its forwarding fields are
+    /// believed.
     pub trusted: bool,
     /// What TLS said, on a TLS listener.
     pub tls: Option<TlsFacts>,

@@ -10,7 +10,7 @@
 //! * `connection`: one client, over `proxy_protocol`, `tls`, `detect`, then hyper over `io`
 //! * `guard`, `frames`, `pulse`, `service`: what the IO shows and notes: strict HTTP/1 heads, HTTP/2
 //!   budgets, times, open requests
-//! * `dispatch`, `admit`: one request, and whether it is one
+//! * `dispatch`, `admit`, `trust`: one request, whether it is one, and whom it is believed
 //! * `tunnels`: upgraded connections
 //! * `drain`, `signals`: how it ends
 
@@ -34,6 +34,7 @@ mod streams;
 mod tests;
 mod thread;
 mod tls;
+mod trust;
 pub mod tunnels;
 pub mod worker;
 

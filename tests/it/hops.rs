@@ -454,3 +454,32 @@ fn c05_the_forwarded_host_is_the_one_the_client_asked_for() {
     );
     gateway.assert_sound();
 }
+
+#[test]
+fn n09_a_proxy_is_trusted_by_the_config_in_force_on_open_connections_too() {
+    let origin = Origin::echo();
+    let config = |trusted: &str| {
+        let server = format!("[server]\nworkers = 1\ntrusted_proxies = [{trusted}]\n");
+        let admin = "[admin]\naddress = \"127.0.0.1:0\"\n";
+        format!("{server}{admin}{}", gateway::before(origin.address, ""))
+    };
+    let mut gateway = Gateway::start_bare(&config("\"127.0.0.1\""));
+    let mut raw = Raw::connect(gateway.web());
+    let mut seen = || {
+        origin.clear();
+        raw.send(get("X-Forwarded-For: 9.9.9.9\r\n")).response();
+        let request = origin.requests().remove(0);
+        request.get("x-forwarded-for").map(str::to_owned)
+    };
+    let believed = Some("9.9.9.9, 127.0.0.1".to_owned());
+    assert_eq!(seen(), believed);
+    for (trusted, expected) in [
+        ("", Some("127.0.0.1".to_owned())),
+        ("\"127.0.0.1\"", believed),
+    ] {
+        std::fs::write(gateway.config_path(), config(trusted)).expect("a config");
+        assert_eq!(gateway.reload().1["outcome"], "applied");
+        assert_eq!(seen(), expected, "{trusted}");
+    }
+    gateway.assert_sound();
+}

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -529,4 +531,73 @@ fn n18_without_its_folder_the_gateway_goes_on_serving() {
     assert_eq!(applied(&gateway, &says("again"))["outcome"], "applied");
     assert_eq!(said(gateway.web()), "again");
     gateway.assert_sound();
+}
+
+/// `weir check` by somebody whom file permissions bind.
+fn check_unprivileged(path: &Path) -> (bool, String) {
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    if rustix::process::getuid().is_root() {
+        weir.uid(65534).gid(65534);
+    }
+    let weir = weir
+        .arg("check")
+        .arg(path)
+        .output()
+        .expect("the binary runs");
+    let text = String::from_utf8_lossy(&weir.stderr).into_owned();
+    (weir.status.success(), text)
+}
+
+#[test]
+fn n03_included_files_that_cannot_be_read_are_a_problem_and_not_absent() {
+    let mut gateway = Gateway::start(&says("plain"));
+    let folder = gateway.dir().join("conf.d");
+    fs::create_dir(&folder).expect("a folder");
+    let more = "[[routes]]\nid = \"more\"\nmatch = { path = \"/more\" }\nrespond = {}\n";
+    fs::write(folder.join("a.toml"), more).expect("a file");
+    let including = format!("include = [\"conf.d/*.toml\"]\n{}", says("plain"));
+    fs::write(gateway.config_path(), format!("{including}{PREAMBLE}")).expect("a config");
+    assert_eq!(gateway.reload().1["outcome"], "applied");
+    assert_eq!(client::get(gateway.web(), "/more").text(), "");
+    // the lock of an editor is a dangling link, and no config
+    let link = |name: &str| std::os::unix::fs::symlink("me@here.1:2", folder.join(name));
+    link(".#a.toml").expect("a link");
+    assert_eq!(gateway.reload().1["outcome"], "unchanged");
+    fs::remove_file(folder.join("a.toml")).expect("it was there");
+    link("a.toml").expect("a link");
+    let (status, report) = gateway.reload();
+    assert_eq!(status, 422, "{report}");
+    let message = report["message"].as_str().unwrap_or_default();
+    assert!(message.contains("a.toml\": no such file"), "{message}");
+    fs::remove_file(folder.join("a.toml")).expect("it was there");
+    fs::create_dir(folder.join("a.toml")).expect("a folder");
+    assert!(check(&gateway.config_path()).0, "a folder is no file");
+    gateway.assert_sound();
+}
+
+#[test]
+fn n03_a_folder_of_includes_that_may_not_be_read_is_a_problem() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    mode(dir.path(), 0o755);
+    let outer = dir.path().join("outer");
+    let inner = outer.join("conf.d");
+    fs::create_dir_all(&inner).expect("a folder");
+    fs::write(inner.join("a.toml"), "").expect("a file");
+    let config = dir.path().join("weir.toml");
+    for pattern in ["outer/conf.d/*.toml", "outer/*/a.toml"] {
+        fs::write(&config, format!("include = [\"{pattern}\"]\n{}", says("x"))).expect("a config");
+        for shut in [&outer, &inner] {
+            assert!(check_unprivileged(&config).0);
+            mode(shut, 0o000);
+            let (good, text) = check_unprivileged(&config);
+            mode(shut, 0o755);
+            assert!(
+                !good && text.contains("permission denied"),
+                "{pattern} {shut:?}: {text}"
+            );
+        }
+    }
 }

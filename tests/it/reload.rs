@@ -601,3 +601,62 @@ fn n03_a_folder_of_includes_that_may_not_be_read_is_a_problem() {
         }
     }
 }
+
+#[test]
+fn n04_a_folder_that_is_replaced_or_comes_later_is_watched_on() {
+    let route = |text: &str| {
+        format!(
+            "[[routes]]\nid = \"{text}\"\nmatch = {{ path = \"/{text}\" }}\n\
+             respond = {{ body = \"{text}\" }}\n"
+        )
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    let folder = |name: &str, text: &str| {
+        fs::create_dir_all(at(name)).expect("a folder");
+        fs::write(at(name).join("a.toml"), route(text)).expect("a file");
+    };
+    let link = |to: &str| {
+        std::os::unix::fs::symlink(at(to), at("next")).expect("a link");
+        fs::rename(at("next"), at("current")).expect("renamed");
+    };
+    folder("conf.d", "c0");
+    folder("elsewhere/41", "r0");
+    link("elsewhere/41");
+    let included = ["conf.d", "current", "late"].map(|name| at(name).join("*.toml"));
+    let include = format!("include = {included:?}\n");
+    let config = format!("{include}{PREAMBLE}{}", says("plain"));
+    fs::write(at("weir.toml"), config).expect("a config");
+    let home = tempfile::tempdir().expect("a folder");
+    let top = home.path().join("weir.toml");
+    std::os::unix::fs::symlink(at("weir.toml"), top).expect("a link");
+    let mut gateway = Gateway::run_in(home);
+    let serves = |text: &str| {
+        let begun = Instant::now();
+        eventually(text, || {
+            client::get(gateway.web(), &format!("/{text}")).text() == text
+        });
+        assert!(begun.elapsed() < Duration::from_secs(5), "{text}");
+    };
+    let edit = |name: &str, text: &str| {
+        fs::write(at(name).join("a.toml"), route(text)).expect("written");
+        serves(text);
+    };
+    folder("new", "c1");
+    fs::rename(at("conf.d"), at("old")).expect("renamed");
+    fs::rename(at("new"), at("conf.d")).expect("renamed");
+    serves("c1");
+    edit("conf.d", "c2");
+    folder("elsewhere/42", "r1");
+    link("elsewhere/42");
+    serves("r1");
+    edit("elsewhere/42", "r2");
+    folder("late", "l1");
+    serves("l1");
+    edit("late", "l2");
+    fs::remove_dir_all(at("late")).expect("removed");
+    folder("late", "l3");
+    serves("l3");
+    edit("late", "l4");
+    gateway.assert_sound();
+}

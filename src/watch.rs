@@ -96,19 +96,21 @@ impl Watch {
     }
 
     /// Waits until it is time to look at the files: after an event and a moment of quiet, or
-    /// after a while without one. May be dropped and called again.
-    pub async fn changed(&self) {
+    /// after a while without one, or at the latest under a stream of events. Says whether it was
+    /// quiet before. May be dropped and called again.
+    pub async fn changed(&self) -> bool {
         if timeout(POLL, self.stirred.notified()).await.is_err() {
-            return;
+            return true;
         }
         let quiet = async { while timeout(QUIET, self.stirred.notified()).await.is_ok() {} };
-        drop(timeout(AT_LATEST, quiet).await);
+        timeout(AT_LATEST, quiet).await.is_ok()
     }
 
     /// Waits for the moment between two looks that must agree, so that a file which is being
-    /// written in pieces is not taken half.
-    pub async fn settle() {
-        sleep(QUIET / 2).await;
+    /// written in pieces is not taken half. Together with the quiet before it, or alone where there
+    /// was none, it is longer than a writer's pause that does not count as its end.
+    pub async fn settle(quiet: bool) {
+        sleep(if quiet { QUIET / 2 } else { QUIET + QUIET / 2 }).await;
     }
 }
 

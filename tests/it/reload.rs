@@ -660,3 +660,23 @@ fn n04_a_folder_that_is_replaced_or_comes_later_is_watched_on() {
     edit("late", "l4");
     gateway.assert_sound();
 }
+
+#[test]
+fn n06_a_file_is_not_taken_while_its_writer_only_pauses() {
+    let mut gateway = Gateway::start(&says("whole"));
+    let more = |n: usize| {
+        format!("[[routes]]\nid = \"r{n}\"\nmatch = {{ path = \"/{n}\" }}\nrespond = {{}}\n")
+    };
+    let mut file = fs::File::create(gateway.config_path()).expect("a file");
+    let begin = format!("{PREAMBLE}{}", says("written"));
+    file.write_all(begin.as_bytes()).expect("written");
+    for n in 0..20 {
+        std::thread::sleep(Duration::from_millis(280));
+        file.write_all(more(n).as_bytes()).expect("written");
+        assert_eq!(said(gateway.web()), "whole", "after {n}");
+    }
+    drop(file);
+    comes(gateway.web(), "written");
+    assert_eq!(generation(&gateway), 2.0, "no half of it was ever in force");
+    gateway.assert_sound();
+}

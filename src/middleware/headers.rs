@@ -83,6 +83,7 @@ impl Edits {
             let pair = |(n, text): (&Located<String>, &Text)| pair(n, side, text, files, problems);
             map.iter().filter_map(pair).collect()
         };
+        set_once(&config.set, problems);
         Edits {
             set: pairs(&config.set, problems),
             add: pairs(&config.add, problems),
@@ -103,6 +104,18 @@ impl Edits {
         }
         for (name, value) in &self.add {
             headers.append(name, value.clone());
+        }
+    }
+}
+
+/// Two spellings of one name are one field, and only one of the values would be in it.
+fn set_once(set: &BTreeMap<Located<String>, Text>, problems: &mut Problems) {
+    let mut seen: BTreeMap<String, &Located<String>> = BTreeMap::new();
+    for name in set.keys() {
+        if let Some(first) = seen.insert(name.to_ascii_lowercase(), name) {
+            let message = format!("\"{}\" is set twice", name.value);
+            let problem = Problem::at(&name.span, message);
+            problems.push(problem.also(&first.span, "also here, in another spelling"));
         }
     }
 }
@@ -352,6 +365,14 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn a_field_is_not_set_twice_in_two_spellings() {
+        let mut problems = Problems::new();
+        let edits = "request = { set = { X-A = '1', x-a = '2', x-b = '3' } }";
+        config(edits).layer(&Files::default(), &mut problems);
+        assert_eq!(problems.len(), 1);
     }
 
     #[test]

@@ -143,6 +143,14 @@ impl RoutePlan {
             && self.same_others(other)
     }
 
+    /// The upstreams it forwards to, each with its weight; none for an answer of our own.
+    pub fn shares(&self) -> &[(u32, Arc<Upstream>)] {
+        match &self.action {
+            Action::Forward(shares) => shares,
+            Action::Respond(_) | Action::Redirect(_) | Action::Refuse => &[],
+        }
+    }
+
     /// The ladders lead to the same upstreams.
     fn same_others(&self, other: &RoutePlan) -> bool {
         fn others(route: &RoutePlan) -> impl Iterator<Item = *const Upstream> {

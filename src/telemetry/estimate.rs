@@ -4,7 +4,8 @@
 //! that `expose` walks; a test that touches every cell holds the two together.
 
 use super::handles::{
-    CODES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied, Violation, WAIT,
+    CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied,
+    Violation, WAIT,
 };
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
@@ -40,8 +41,8 @@ fn upstream() -> usize {
     let histograms = histogram(REQUEST) + 3 * histogram(WAIT);
     // in flight, ejections, panic, pool waiting, budget
     let single = 5;
-    let (endpoint_states, checks, pool_states, sources, outcomes) = (4, 3, 3, 3, 2);
-    let words = endpoint_states + checks + pool_states + sources + outcomes;
+    let (checks, pool_states, sources, outcomes) = (3, 3, 3, 2);
+    let words = ENDPOINT_STATES.len() + checks + pool_states + sources + outcomes;
     attempts + histograms + single + words + PoolClose::ALL.len() + RetryDenied::ALL.len()
 }
 

@@ -15,6 +15,7 @@ mod bodies;
 mod cases;
 mod config;
 mod docs;
+mod explain;
 mod fallback;
 mod floor_plan;
 mod forwarding;

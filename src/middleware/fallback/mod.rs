@@ -64,6 +64,13 @@ impl FallbackConfig {
         spans.next().cloned().unwrap_or_default()
     }
 
+    /// What it serves.
+    pub fn serves(&self) -> impl Iterator<Item = Cause> {
+        let causes = self.causes();
+        let all = Cause::ALL.iter().map(|(cause, _)| *cause);
+        all.filter(move |cause| causes.has(*cause))
+    }
+
     fn causes(&self) -> Causes {
         match &self.on {
             None => Causes::ALL,

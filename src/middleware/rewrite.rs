@@ -116,8 +116,11 @@ pub struct RewriteLayer(Arc<Rules>);
 
 impl RewriteLayer {
     /// What it makes of a request.
-    pub fn apply(&self, request: &mut Request) {
-        self.0.apply(request);
+    ///
+    /// # Errors
+    /// [`Reason::UriTooLong`] where that is no URI any more.
+    pub fn apply(&self, request: &mut Request) -> Result<(), Reason> {
+        self.0.apply(request)
     }
 
     /// The same rules behind an `Arc` of this worker's own.

@@ -183,7 +183,9 @@ impl Reload {
         loaded: Result<Loaded, Invalid>,
     ) -> Result<ReloadReport, ReloadReport> {
         let old = self.shared.load();
-        let loaded = loaded.map_err(|invalid| rejected(&invalid.problems, &invalid.sources))?;
+        let loaded = loaded.map_err(|invalid| {
+            rejected(&invalid.problems, &invalid.sources)
+        })?;
         if loaded.hash == self.loaded.hash {
             return Ok(unchanged("nothing has changed"));
         }
@@ -214,9 +216,8 @@ impl Reload {
         self.forget_names(&plan);
         applied(&self.metrics, &plan);
         self.retired.push(retired);
-        let lines = changes.to_string().split("; ").map(str::to_owned).collect();
         let message = format!("generation {} is in force", plan.generation);
-        Ok(report(ReloadOutcome::Applied, message, lines))
+        Ok(report(ReloadOutcome::Applied, message, changes.lines()))
     }
 
     fn compile(&self, loaded: Arc<Loaded>, old: &Plan) -> Result<Plan, ReloadReport> {

@@ -184,6 +184,7 @@ impl Reload {
     ) -> Result<ReloadReport, ReloadReport> {
         let old = self.shared.load();
         let loaded = loaded.map_err(|invalid| {
+            let invalid = compile::all_faults(invalid);
             rejected(&invalid.problems, &invalid.sources)
         })?;
         if loaded.hash == self.loaded.hash {

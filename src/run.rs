@@ -104,7 +104,7 @@ impl Process {
         let loaded = Arc::new(
             source
                 .load()
-                .map_err(|invalid| anyhow!(invalid.render(false)))?,
+                .map_err(|invalid| anyhow!(compile::all_faults(invalid).render(false)))?,
         );
         let diagnostics = start_diagnostics(&loaded.config)?;
         let workers = server::workers(loaded.config.server.workers.value);

@@ -70,10 +70,10 @@ impl TlsPlan {
         previous: Option<&Arc<TlsPlan>>,
         problems: &mut Problems,
     ) -> Option<Arc<TlsPlan>> {
-        let read: Option<Vec<Bytes>> = section
-            .files()
-            .map(|file| files.get(file, problems))
-            .collect();
+        // all of them, before the first that is missing ends it
+        let read = section.files().map(|file| files.get(file, problems));
+        let read: Vec<Option<Bytes>> = read.collect();
+        let read: Option<Vec<Bytes>> = read.into_iter().collect();
         let made_of = Source {
             section: section.clone(),
             files: read?,

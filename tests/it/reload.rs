@@ -748,3 +748,34 @@ fn n06_a_file_is_not_taken_while_its_writer_only_pauses() {
     assert_eq!(generation(&gateway), 2.0, "no half of it was ever in force");
     gateway.assert_sound();
 }
+
+#[test]
+fn n01_a_start_and_a_reload_report_all_that_check_does() {
+    let mut gateway = Gateway::start(&says("good"));
+    let tls = "tls = { certificates = [{ cert = \"a.crt\", key = \"a.key\" }, \
+               { cert = \"b.crt\", key = \"b.key\" }] }\n";
+    let listener = format!("[listeners.tls]\naddress = \"127.0.0.1:0\"\n{tls}");
+    let redirect = "[[routes]]\nid = \"r\"\nmatch = { path = \"/r\" }\nredirect = { to = \"r\" }\n";
+    let lost = "[[routes]]\nid = \"lost\"\nmatch = { path = \"/l\" }\nupstream = \"none\"\n";
+    gateway.write_config(&format!("{}{redirect}{lost}{listener}", says("x")));
+    let checked = check(&gateway.config_path()).1;
+    let mut start = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let start = start.arg("run").arg("--config").arg(gateway.config_path());
+    let start = start.output().expect("the binary runs").stderr;
+    let (status, report) = gateway.reload();
+    assert_eq!(status, 422, "{report}");
+    let reload = report["message"].as_str().unwrap_or_default();
+    for said in [&checked, &*String::from_utf8_lossy(&start), reload] {
+        for fault in [
+            "a.crt",
+            "a.key",
+            "b.crt",
+            "b.key",
+            "no upstream \"none\"",
+            "send a client",
+        ] {
+            assert!(said.contains(fault), "{fault}: {said}");
+        }
+    }
+    gateway.assert_sound();
+}

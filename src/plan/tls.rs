@@ -84,11 +84,6 @@ impl TlsPlan {
         {
             return Some(previous.clone());
         }
-        if section.certificates.value.is_empty() {
-            let message = "TLS needs at least one certificate";
-            problems.push(Problem::at(&section.certificates.span, message));
-            return None;
-        }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let certificates = section.certificates.value.iter();
         let loaded: Vec<Option<Certificate>> = certificates

@@ -89,6 +89,15 @@ fn every_invalid_file_is_explained_in_these_words() {
         let Some(text) = refusal(&path) else {
             panic!("{} was let through", path.display());
         };
+        // what a route matches is shown at its id, where there may be another fault; and the faults
+        // of syntax are the parser's
+        let syntax = text.contains("expected `=`");
+        let other = |f: &&str| !syntax && !f.contains("match the same");
+        let faults = text.split("error: ").filter(other);
+        let mut told = BTreeSet::new();
+        for place in faults.filter_map(|f| f.lines().find(|line| line.contains("--> "))) {
+            assert!(told.insert(place.trim()), "told twice: {text}");
+        }
         expect_file(&path.with_extension("txt"), &text);
     }
 }

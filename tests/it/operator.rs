@@ -399,3 +399,13 @@ fn q02_nobody_can_hold_the_operators_addresses() {
     assert!(kept.closed_within(Duration::from_secs(2)));
     gateway.assert_sound();
 }
+
+#[test]
+fn q04_every_worker_tells_the_generation_it_goes_by_from_the_start() {
+    let mut gateway = Gateway::before("127.0.0.1:9".parse().expect("an address"), "");
+    for worker in 0..2 {
+        let series = format!("weir_worker_config_generation{{worker=\"{worker}\"}}");
+        assert_eq!(gateway.metric(&series), 1.0, "{worker}");
+    }
+    gateway.assert_sound();
+}

@@ -693,7 +693,9 @@ fn n04_a_folder_that_is_replaced_or_comes_later_is_watched_on() {
     link("elsewhere/41");
     let included = ["conf.d", "current", "late"].map(|name| at(name).join("*.toml"));
     let include = format!("include = {included:?}\n");
-    let config = format!("{include}{PREAMBLE}{}", says("plain"));
+    // a log beside the config would be a stream of events
+    let log = "[log]\naccess = { to = \"off\" }\n";
+    let config = format!("{include}{PREAMBLE}{log}{}", says("plain"));
     fs::write(at("weir.toml"), config).expect("a config");
     let home = tempfile::tempdir().expect("a folder");
     let top = home.path().join("weir.toml");

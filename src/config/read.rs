@@ -113,8 +113,10 @@ pub(super) fn matching(dir: &Path, pattern: &str) -> Result<Vec<PathBuf>, String
         .map_err(|error| format!("not a glob pattern: {}", error.msg))?;
     searchable(&dir.join(plain(pattern)))?;
     let paths: Result<Vec<PathBuf>, _> = paths.collect();
-    let mut paths =
-        paths.map_err(|error| cannot_look_into(&error.path().to_owned(), error.into()))?;
+    let mut paths = paths.map_err(|error| {
+        let folder = error.path().to_path_buf();
+        cannot_look_into(&folder, error.into())
+    })?;
     paths.retain(|path| !path.is_dir());
     paths.sort();
     Ok(paths)

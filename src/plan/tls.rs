@@ -425,10 +425,5 @@ mod tests {
             broken.insert(path.to_owned(), Ok(content));
             assert_eq!(compile(&section, &broken, None).err(), Some(1), "{path}");
         }
-        let none = ListenerTlsConfig {
-            certificates: Located::unstated(Vec::new()),
-            client_auth: None,
-        };
-        assert_eq!(compile(&none, &files, None).err(), Some(1));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Hop-by-hop fields go (RFC 9110 7.6.1): those by name, and those that Connection names, save
 //! for the ones a client has no business to strip (CVE-2024-45410 and its kin). Forwarding fields
-//! are ours: appended to for a trusted peer, replaced for any other. Names with `_` that some
+//! are ours: appended to for a trusted peer; what any other says of itself goes before a route can
+//! match it. Names with `_` that some
 //! backends read as one of these are dropped. Framing is never copied: hyper makes it anew.
 
 use std::net::{IpAddr, SocketAddr};
@@ -112,7 +113,7 @@ pub fn strip_answer(headers: &mut HeaderMap) {
 }
 
 /// Only Weir says what Weir did.
-fn is_ours(name: &str) -> bool {
+pub fn is_ours(name: &str) -> bool {
     name == "weir-degraded" || name == "weir-observed"
 }
 
@@ -227,15 +228,15 @@ pub struct Hop<'a> {
     pub trusted: bool,
     /// `"http"` or `"https"`.
     pub scheme: &'static str,
+    /// The Host that the client sent, where the request has another by now.
+    pub host: Option<&'a HeaderValue>,
 }
 
 /// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) in our name. `claims`: whether
-/// the request has such fields already.
+/// the request came with such fields. Those of a peer that is not trusted are gone by then, so an
+/// X-Forwarded-Proto that is there is a trusted peer's or the config's.
 pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
-    if claims && !hop.trusted {
-        drop_claims(headers);
-    }
-    let host = headers.get(header::HOST).cloned();
+    let host = hop.host.or(headers.get(header::HOST)).cloned();
     let value = forwarded(hop, host.as_ref());
     let scheme = HeaderValue::from_static(hop.scheme);
     if claims && hop.trusted {
@@ -249,7 +250,7 @@ pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
     } else {
         headers.insert(X_FORWARDED_FOR, hop.peer_text.clone());
         headers.insert(header::FORWARDED, value);
-        headers.insert(X_FORWARDED_PROTO, scheme);
+        headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
         host.map(|host| headers.insert(X_FORWARDED_HOST, host));
     }
 }
@@ -272,9 +273,19 @@ fn is_whole(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(name).iter().all(ends)
 }
 
-/// Takes off what an untrusted peer says about itself.
-fn drop_claims(headers: &mut HeaderMap) {
-    while let Some(name) = headers.keys().find(|name| is_claim(name.as_str())).cloned() {
+/// Takes off what an untrusted peer says about itself. Done as soon as a request is let in: what
+/// the config puts on later under such a name is the operator's word.
+pub fn drop_claims(headers: &mut HeaderMap) {
+    drop_where(headers, is_claim);
+}
+
+/// Takes off the names that some program may read as a field of framing or forwarding.
+pub fn drop_look_alikes(headers: &mut HeaderMap) {
+    drop_where(headers, is_look_alike);
+}
+
+fn drop_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| goes(name.as_str())).cloned() {
         headers.remove(name);
     }
 }
@@ -426,6 +437,7 @@ mod tests {
                 peer_text: text,
                 trusted,
                 scheme: "https",
+                host: None,
             },
             true,
         );
@@ -440,6 +452,7 @@ mod tests {
             ("forwarded", "for=9.9.9.9"),
             ("x-real-ip", "9.9.9.9"),
         ]);
+        drop_claims(&mut headers);
         hop(
             false,
             "192.0.2.1",

@@ -80,8 +80,7 @@ impl Place {
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {
-        let plan = self.worker.view().plan.clone();
-        plan.server.trusted.iter().any(|net| net.contains(&peer))
+        self.worker.view().plan.server.trusts(peer)
     }
 
     /// What is spoken where the client did not say.

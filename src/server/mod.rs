@@ -11,7 +11,7 @@
 //! * `socket`: what the kernel has taken of an answer
 //! * `guard`, `frames`, `pulse`, `service`: what the IO shows and notes: strict HTTP/1 heads, HTTP/2
 //!   budgets, times, open requests
-//! * `dispatch`, `admit`: one request, and whether it is one
+//! * `dispatch`, `admit`, `trust`: one request, whether it is one, and whom it is believed
 //! * `tunnels`: upgraded connections
 //! * `drain`, `signals`: how it ends
 
@@ -36,6 +36,7 @@ mod streams;
 mod tests;
 mod thread;
 mod tls;
+mod trust;
 pub mod tunnels;
 pub mod worker;
 

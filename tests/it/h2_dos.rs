@@ -73,11 +73,12 @@ fn g01_g21_rapid_resets_are_cut_and_reach_the_upstream_a_few_times_only() {
     origin.clear();
     let mut client = H2::connect(gateway.web());
     let block = get_block("/reset");
-    let sent = flood(&mut client, 100_000, |n| {
+    // More than all buffers between the two hold, however late the gateway gets its turn.
+    let sent = flood(&mut client, 1_000_000, |n| {
         let open = frame(HEADERS, END_HEADERS | END_STREAM, id(n), &block);
         [open, frame(RST_STREAM, 0, id(n), &[0, 0, 0, 8])].concat()
     });
-    assert!(sent < 100_000);
+    assert!(sent < 1_000_000);
     assert!(client.closed_within(SOON));
     assert!(
         origin.requests().len() <= 300,

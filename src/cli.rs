@@ -178,8 +178,10 @@ fn check(path: &Path, format: Format) -> anyhow::Result<()> {
 fn series(loaded: &Loaded) -> usize {
     let config = &loaded.config;
     let (routes, upstreams) = (config.routes.len(), config.upstreams.len());
+    let limits = config.routes.iter().map(|route| route.rate_limit.0.len());
     series_estimate(
         routes,
+        limits.sum(),
         upstreams,
         config.listeners.len(),
         server::workers(config.server.workers.value),

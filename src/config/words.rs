@@ -8,9 +8,7 @@ use super::path::{self, Step};
 use crate::problem::{Problem, Span, nearest};
 
 /// Keys of features that this version does not have.
-const TO_COME: [&str; 8] = [
-    "rate_limit",
-    "rate_limit_headers",
+const TO_COME: [&str; 6] = [
     "concurrency",
     "priority",
     "breaker",

@@ -12,6 +12,7 @@
 //! * `rescue`: an error becomes a response; a panic becomes an error
 //! * `headers`: the route's edits
 //! * `upgrade`: who may leave HTTP, and the join of both ends
+//! * `rate_limit`: how often a client may come
 //! * `intake`: caps and timeout on the request body
 //! * `rewrite`: path and host before the upstream sees them
 //! * `forward`: what an intermediary takes off and puts on
@@ -22,6 +23,7 @@ pub mod forward;
 pub mod headers;
 pub mod intake;
 pub mod observe;
+pub mod rate_limit;
 pub mod redirect;
 pub mod refuse;
 pub mod request_id;

@@ -20,6 +20,7 @@ use crate::middleware::forward::{ForwardLayer, Signature};
 use crate::middleware::headers::HeadersLayer;
 use crate::middleware::intake::IntakeLayer;
 use crate::middleware::observe::{ObserveLayer, Observer};
+use crate::middleware::rate_limit::RateLimitLayer;
 use crate::middleware::refuse::Refuse;
 use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::rescue::{RescueLayer, Voice};
@@ -103,6 +104,18 @@ where
         .option_layer(route.headers.as_ref().map(HeadersLayer::local))
         // below here failure is an error; above, it is a response
         .layer(RescueLayer::new(voice(route, kit)))
+        // refuse fairly, before work: whatever a client asks for counts
+        .option_layer(RateLimitLayer::above_cache(
+            &route.limits,
+            route.limit_headers,
+            kit.worker,
+        ))
+        // what is answered from the cache is free
+        .option_layer(RateLimitLayer::below_cache(
+            &route.limits,
+            route.limit_headers,
+            kit.worker,
+        ))
         // a body is capped and watched before anybody reads it
         .layer(IntakeLayer {
             max_body: route.max_body,

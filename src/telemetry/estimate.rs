@@ -8,10 +8,17 @@ use super::handles::{
 };
 use crate::error::Reason;
 
-/// The most series that this many routes, upstreams, listeners (one certificate each) and workers
-/// can expose. The `_none` route that Weir itself counts is included.
-pub fn series_estimate(routes: usize, upstreams: usize, listeners: usize, workers: usize) -> usize {
+/// The most series that this many routes, limits, upstreams, listeners (one certificate each) and
+/// workers can expose. The `_none` route that Weir itself counts is included.
+pub fn series_estimate(
+    routes: usize,
+    limits: usize,
+    upstreams: usize,
+    listeners: usize,
+    workers: usize,
+) -> usize {
     (routes + 1) * route()
+        + limits * limit()
         + upstreams * upstream()
         + listeners * listener()
         + workers * worker()
@@ -30,6 +37,11 @@ fn route() -> usize {
     let in_flight_and_bytes = 3;
     let histograms = 2 * histogram(REQUEST) + histogram(LOOP);
     codes + methods + Reason::ALL.len() + in_flight_and_bytes + histograms
+}
+
+fn limit() -> usize {
+    let (decisions, overflow, keys, capacity, evictions) = (3, 1, 1, 1, 1);
+    decisions + overflow + keys + capacity + evictions
 }
 
 fn upstream() -> usize {

@@ -18,6 +18,8 @@ mod fields;
 mod limiter;
 mod pace;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -71,7 +71,8 @@ impl Pace {
 
 fn slope(rate: Rate) -> u64 {
     let scaled = (u128::from(rate.count()) * u128::from(UNIT)) << FRACTION;
-    let slope = scaled / rate.period().as_nanos();
+    // upwards: who waits for as long as the rate says finds the clock there
+    let slope = scaled.div_ceil(rate.period().as_nanos());
     u64::try_from(slope).expect("a rate is at most a million a second")
 }
 

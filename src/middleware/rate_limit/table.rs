@@ -328,3 +328,6 @@ fn judged<T, E>(said: Result<(T, u64), (E, u64)>, place: Place) -> Judged<T, E> 
     };
     Judged { said, place, tat }
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,13 +190,9 @@ fn endpoint(out: &mut String, endpoint: &Endpoint) -> fmt::Result {
     write!(out, "<td>{}</td>", State(&endpoint.state))?;
     number(out, endpoint.weight)?;
     number(out, endpoint.priority)?;
-    let zone = endpoint.zone.iter().map(|z| format!("zone {z}"));
-    let more: Vec<String> = zone.chain(endpoint.note.clone()).collect();
-    write!(
-        out,
-        "<td class=\"wide quiet\">{}</td>",
-        Escaped(&more.join(", "))
-    )
+    let zone = endpoint.zone.as_ref().map(|z| format!("zone {z}"));
+    let zone = zone.unwrap_or_default();
+    write!(out, "<td class=\"wide quiet\">{}</td>", Escaped(&zone))
 }
 
 const LISTENERS: [Column; 6] = [

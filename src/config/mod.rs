@@ -25,12 +25,14 @@ mod words;
 mod workers;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{FileRef, Files};
 use crate::message::fixed::FixedConfig;
+use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::middleware::rate_limit::{LimitsConfig as RateLimitsConfig, RateLimitHeaders};
 use crate::middleware::redirect::RedirectConfig;
@@ -46,10 +48,21 @@ pub struct Loaded {
     pub config: Config,
     /// The content of every file they name.
     pub files: Files,
+    /// The folder of the config file: relative paths start from it.
+    pub dir: PathBuf,
     /// The files the sections stand in, for problems and `explain`.
     pub sources: Sources,
     /// The hash of all of it: equal hashes mean nothing changed.
     pub hash: u64,
+}
+
+impl Loaded {
+    /// The config as people are shown it: what the environment filled in as the file says it.
+    pub fn shown(&self) -> serde_json::Value {
+        let mut config = serde_json::to_value(&self.config).unwrap_or_default();
+        self.sources.filled.show_in(&mut config);
+        config
+    }
 }
 
 /// The whole config.
@@ -94,8 +107,14 @@ impl Config {
             .chain(headers.flat_map(HeadersConfig::files))
             .chain(
                 routes
+                    .clone()
                     .filter_map(|r| r.respond.as_ref())
-                    .filter_map(FixedConfig::file),
+                    .flat_map(FixedConfig::files),
+            )
+            .chain(
+                routes
+                    .flat_map(RouteConfig::steps)
+                    .flat_map(FallbackConfig::file),
             )
             .collect()
     }
@@ -225,7 +244,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
-    /// `"stdout"` (default), `"stderr"`, `"off"`, or the path of a file, which is appended to.
+    /// `"stdout"` (default), `"stderr"`, `"off"`, or the path of a file, relative to the folder of
+    /// this one, which is appended to.
     pub to: Located<String>,
     /// The share of requests that is logged, 0 to 1. Errors (5xx of ours) always are. Default 1.
     pub sample: Located<f64>,
@@ -395,6 +415,10 @@ pub struct RouteConfig {
     /// Headers read to response headers, over all tries. Default `"30s"`.
     #[serde(default)]
     pub timeout: Option<Located<Time>>,
+    /// The ladder of lesser answers: the first step that serves what went wrong and can answer,
+    /// answers. Default: none.
+    #[serde(default)]
+    pub fallback: Option<Located<Vec<FallbackConfig>>>,
     /// The largest request body; larger ones get 413. Default: no limit.
     #[serde(default)]
     pub max_body: Option<Size>,
@@ -411,6 +435,13 @@ pub struct RouteConfig {
     /// connection is closed when nothing has moved either way for an hour.
     #[serde(default)]
     pub upgrade: Vec<Located<String>>,
+}
+
+impl RouteConfig {
+    /// The steps of its ladder, if it has one.
+    pub fn steps(&self) -> impl Iterator<Item = &FallbackConfig> {
+        self.fallback.iter().flat_map(|steps| &steps.value)
+    }
 }
 
 /// Which requests a route takes. Each key that is given must hold.

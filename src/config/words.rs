@@ -8,11 +8,10 @@ use super::path::{self, Step};
 use crate::problem::{Problem, Span, nearest};
 
 /// Keys of features that this version does not have.
-const TO_COME: [&str; 6] = [
+const TO_COME: [&str; 5] = [
     "concurrency",
     "priority",
     "breaker",
-    "fallback",
     "cache",
     "compress",
 ];

@@ -11,6 +11,7 @@
 //! * `observe`: count and time to the end of the body; the access log
 //! * `rescue`: an error becomes a response; a panic becomes an error
 //! * `headers`: the route's edits
+//! * `fallback`: the ladder of lesser answers
 //! * `upgrade`: who may leave HTTP, and the join of both ends
 //! * `rate_limit`: how often a client may come
 //! * `intake`: caps and timeout on the request body
@@ -19,6 +20,7 @@
 //! * `split`: a share for each upstream
 //! * `respond`, `redirect`, `refuse`: answers without an upstream
 
+pub mod fallback;
 pub mod forward;
 pub mod headers;
 pub mod intake;

@@ -8,10 +8,12 @@
 //! * `compile`: (config, plan in force) to a plan, or problems
 //! * `router`, `pattern`: host and path to a route
 //! * `route`: what applies to a route's requests
+//! * `explain`: what would become of a request
 //! * `stack`: the order of the layers
 //! * `listener`, `tls`: an address, ready to accept
 
 pub mod compile;
+pub mod explain;
 pub mod listener;
 pub mod pattern;
 pub mod route;

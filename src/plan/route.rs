@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{DefaultsConfig, Loaded, RouteConfig};
-use crate::middleware::headers::HeadersLayer;
+use crate::message::fixed::FixedConfig;
+use crate::middleware::fallback::{FallbackConfig, Ladder};
+use crate::middleware::headers::{HeadersConfig, HeadersLayer};
 use crate::middleware::rate_limit::{Limit, LimitConfig, RateLimitHeaders};
 use crate::middleware::redirect::Redirect;
 use crate::middleware::respond::Respond;
@@ -45,6 +47,8 @@ pub struct RoutePlan {
     pub rewrite: Option<RewriteLayer>,
     /// Protocols a connection may be upgraded to, lower case.
     pub upgrade: Vec<String>,
+    /// Lesser answers.
+    pub ladder: Option<Ladder<Arc<Upstream>>>,
     /// Who answers.
     pub action: Action,
     /// The section with what it inherits, to tell whether a reload changes it.
@@ -90,6 +94,7 @@ impl RoutePlan {
         let headers = config.headers.as_ref().map(|h| h.layer(files, problems));
         let rewrite = config.rewrite.as_ref().map(|r| r.value.layer(problems));
         let limits = limits(&config, context, problems);
+        let ladder = ladder(&config, context, problems);
         let action = Action::compile(&config, context, problems);
         let upgrade = config
             .upgrade
@@ -110,6 +115,7 @@ impl RoutePlan {
             headers,
             rewrite,
             upgrade,
+            ladder,
             action: action?,
             config: Some(config),
         })
@@ -128,6 +134,7 @@ impl RoutePlan {
             headers: None,
             rewrite: None,
             upgrade: Vec::new(),
+            ladder: None,
             action: Action::Refuse,
             config: None,
         }
@@ -136,16 +143,45 @@ impl RoutePlan {
     /// Whether this does the same as `other`, so that `other` may go on in its place.
     pub fn same_as(&self, other: &RoutePlan, files_changed: bool) -> bool {
         let names_files = self.config.as_ref().is_some_and(|config| {
-            let respond = config.respond.as_ref().and_then(|r| r.file());
-            let headers = config.headers.as_ref().and_then(|h| h.files().next());
-            respond.or(headers).is_some()
+            let fixed = config.respond.iter().flat_map(FixedConfig::files);
+            let headers = config.headers.iter().flat_map(HeadersConfig::files);
+            let steps = config.steps().flat_map(FallbackConfig::file);
+            fixed.chain(headers).chain(steps).next().is_some()
         });
         self.config == other.config
             && self.identity == other.identity
             && self.limit_headers == other.limit_headers
             && !(files_changed && names_files)
             && self.action.same_upstreams(&other.action)
+            && self.same_others(other)
     }
+
+    /// The upstreams it forwards to, each with its weight; none for an answer of our own.
+    pub fn shares(&self) -> &[(u32, Arc<Upstream>)] {
+        match &self.action {
+            Action::Forward(shares) => shares,
+            Action::Respond(_) | Action::Redirect(_) | Action::Refuse => &[],
+        }
+    }
+
+    /// The ladders lead to the same upstreams.
+    fn same_others(&self, other: &RoutePlan) -> bool {
+        fn others(route: &RoutePlan) -> impl Iterator<Item = *const Upstream> {
+            let ladder = route.ladder.iter();
+            ladder.flat_map(Ladder::upstreams).map(Arc::as_ptr)
+        }
+        others(self).eq(others(other))
+    }
+}
+
+fn ladder(
+    config: &RouteConfig,
+    context: &Context<'_>,
+    problems: &mut Problems,
+) -> Option<Ladder<Arc<Upstream>>> {
+    let upstream = |name: &Located<String>| (context.upstream)(&name.value);
+    let (steps, files) = (config.fallback.as_ref()?, &context.loaded.files);
+    Ladder::compile(steps, false, upstream, files, problems)
 }
 
 /// The section with what it inherits filled in.

@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http::HeaderValue;
 use tower::{Layer, Service, ServiceBuilder};
@@ -16,6 +17,7 @@ use tower::{Layer, Service, ServiceBuilder};
 use crate::chance::Chance;
 use crate::error::GatewayError;
 use crate::message::{Request, Response};
+use crate::middleware::fallback::{FallbackLayer, Guide};
 use crate::middleware::forward::{ForwardLayer, Signature};
 use crate::middleware::headers::HeadersLayer;
 use crate::middleware::intake::IntakeLayer;
@@ -57,9 +59,36 @@ where
 }
 
 impl Stack {
+    fn new<S>(service: S) -> Self
+    where
+        S: Service<Request, Response = Response, Error = GatewayError>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        Stack(Arc::new(service))
+    }
+
     /// Answers a request.
     pub fn answer(&self, request: Request) -> Answering {
         self.0.answer(request)
+    }
+}
+
+/// As a step of a ladder: the way to another upstream.
+impl Service<Request> for Stack {
+    type Response = Response;
+    type Error = GatewayError;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), GatewayError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Answering {
+        self.answer(request)
     }
 }
 
@@ -104,6 +133,12 @@ where
         .option_layer(route.headers.as_ref().map(HeadersLayer::local))
         // below here failure is an error; above, it is a response
         .layer(RescueLayer::new(voice(route, kit)))
+        // a body is capped and watched before anybody reads it
+        .layer(IntakeLayer {
+            max_body: route.max_body,
+        })
+        // the last word when anything below refused or failed
+        .option_layer(ladder(route, kit))
         // refuse fairly, before work: whatever a client asks for counts
         .option_layer(RateLimitLayer::above_cache(
             &route.limits,
@@ -116,12 +151,18 @@ where
             route.limit_headers,
             kit.worker,
         ))
-        // a body is capped and watched before anybody reads it
-        .layer(IntakeLayer {
-            max_body: route.max_body,
-        })
         .service(answerer);
-    Stack(Arc::new(stack))
+    Stack::new(stack)
+}
+
+/// The ladder of a route, with this worker's ways to its other upstreams.
+fn ladder(route: &RoutePlan, kit: &Kit) -> Option<FallbackLayer<Stack>> {
+    let ladder = route.ladder.as_ref()?;
+    Some(FallbackLayer::new(Guide {
+        ladder: ladder.map(|other| Stack::new(way_out(route, kit, &[(1, other.clone())]))),
+        stale: None,
+        identity: Arc::from(&*route.identity),
+    }))
 }
 
 /// The way to an upstream.

@@ -4,9 +4,11 @@
 //! that `expose` walks; a test that touches every cell holds the two together.
 
 use super::handles::{
-    CODES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied, Violation, WAIT,
+    CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied,
+    Violation, WAIT,
 };
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
+use crate::message::exchange::Step;
 
 /// The most series that this many routes, limits, upstreams, listeners (one certificate each) and
 /// workers can expose. The `_none` route that Weir itself counts is included.
@@ -36,7 +38,9 @@ fn route() -> usize {
     let methods = METHODS.len() + 1;
     let in_flight_and_bytes = 3;
     let histograms = 2 * histogram(REQUEST) + histogram(LOOP);
-    codes + methods + Reason::ALL.len() + in_flight_and_bytes + histograms
+    let (errors, observed) = (Reason::ALL.len(), Reason::ALL.len());
+    let degraded = Cause::ALL.len() * Step::ALL.len();
+    codes + methods + errors + observed + degraded + in_flight_and_bytes + histograms
 }
 
 fn limit() -> usize {
@@ -49,8 +53,8 @@ fn upstream() -> usize {
     let histograms = histogram(REQUEST) + 3 * histogram(WAIT);
     // in flight, ejections, panic, pool waiting, budget
     let single = 5;
-    let (endpoint_states, checks, pool_states, sources, outcomes) = (4, 3, 3, 3, 2);
-    let words = endpoint_states + checks + pool_states + sources + outcomes;
+    let (checks, pool_states, sources, outcomes) = (3, 3, 3, 2);
+    let words = ENDPOINT_STATES.len() + checks + pool_states + sources + outcomes;
     attempts + histograms + single + words + PoolClose::ALL.len() + RetryDenied::ALL.len()
 }
 

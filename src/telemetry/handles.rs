@@ -5,14 +5,15 @@
 //! label is formatted and nothing is looked up by name while a request runs; `expose` walks these
 //! structures at scrape time and gives each number its name from `names`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use super::cells::{Cell, Gauge, Histogram, PerWorker};
-pub use super::words::{CODES, METHODS};
+pub use super::words::{CODES, ENDPOINT_STATES, METHODS};
 pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Violation};
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
@@ -220,6 +221,8 @@ pub struct UpstreamCells {
     pub retries_success: Cell,
     pub retries_failure: Cell,
     pub retries_denied: [Cell; RetryDenied::ALL.len()],
+    /// Addresses that are no endpoints any more and still have requests or connections.
+    pub leaving: Mutex<BTreeSet<SocketAddr>>,
 }
 
 impl Default for UpstreamCells {
@@ -249,6 +252,7 @@ impl Default for UpstreamCells {
             retries_success: Cell::default(),
             retries_failure: Cell::default(),
             retries_denied: Default::default(),
+            leaving: Mutex::default(),
         }
     }
 }

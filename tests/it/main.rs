@@ -15,6 +15,8 @@ mod bodies;
 mod cases;
 mod config;
 mod docs;
+mod explain;
+mod fallback;
 mod floor_plan;
 mod forwarding;
 mod framing;

@@ -119,7 +119,12 @@ fn limits(route: &RouteConfig, named: &mut BTreeMap<String, Span>, problems: &mu
                 let problem = Problem::at(place, format!("limit \"{own}\" is defined twice"));
                 problems.push(problem.also(first, "first here"));
             }
-            None => drop(named.insert(own, place.clone())),
+            None => drop(named.insert(own.clone(), place.clone())),
+        }
+        if limit.key.words().next().is_none() {
+            let message = format!("the key of limit \"{own}\" names nothing");
+            let help = "leave it out for \"client_ip\", or write \"route\" for one bucket";
+            problems.push(Problem::at(place, message).help(help));
         }
         if let Some(burst) = &limit.burst {
             at_least_one(burst, "burst", problems);

@@ -1,4 +1,7 @@
 //! `rate_limit` as written: one limit, or a list of them.
+//!
+//! What a limit is called where the config says nothing, and which change of it makes what was
+//! counted useless, are decided here. Ranges and names over several routes are `config/check`'s.
 
 use std::borrow::Cow;
 use std::fmt;

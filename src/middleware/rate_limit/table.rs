@@ -299,10 +299,6 @@ fn fingerprint(key: u64) -> u64 {
 }
 
 /// Judges by one tat until nobody else came between; `None`: it is not `mine` any more.
-#[expect(
-    clippy::type_complexity,
-    reason = "what was said, or why not, each with the tat"
-)]
 fn turn<W: Word, T, E>(
     word: &W,
     mine: impl Fn() -> bool,

@@ -23,8 +23,7 @@ use super::Build;
 use super::cells::{Cell, Gauge};
 use super::handles::{
     ENDPOINT_STATES, LimiterCells, METHODS, Metrics, PoolClose, Refused, ReloadOutcome,
-    RetryDenied, RouteCells,
-    UpstreamCells, Violation,
+    RetryDenied, RouteCells, UpstreamCells, Violation,
 };
 use super::names::{self, Metric};
 use super::process::Process;

@@ -248,9 +248,11 @@ mod model {
 
     const NOW: u64 = 1000 * UNIT;
 
-    /// Every way in which these may go on at once.
+    /// Every way in which these may go on at once, each being interrupted up to three times.
     fn every_way(before: fn(&Small), threads: &'static [fn(&Small)], after: fn(&Small)) {
-        loom::model(move || {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
             let table = Arc::new(Small::new(1));
             before(&table);
             let all = threads.iter().map(|run| {

@@ -23,6 +23,8 @@ use super::pace::UNIT;
 const TAKEN: u64 = u64::MAX;
 /// The tat of a cell that nobody had yet.
 const EMPTY: u64 = 0;
+/// Words in a line of the cache.
+const LINE: usize = 8;
 /// Locks for keys that enter.
 const STRIPES: usize = 64;
 
@@ -96,11 +98,13 @@ pub(super) struct Judged<T, E> {
     pub(super) tat: u64,
 }
 
-/// The cells of one limit. `N` in a bucket: its fingerprints, then its tats.
+/// The cells of one limit, `N` in a bucket; a cell is its fingerprint, then its tat.
 pub(super) struct Table<W = AtomicU64, L = Mutex<()>, const N: usize = 8> {
     words: Box<[W]>,
     stripes: Box<[L]>,
     overflow: Box<[W]>,
+    /// Words before the first bucket, so that four cells are one line of the cache.
+    lead: usize,
     buckets: usize,
 }
 
@@ -116,8 +120,11 @@ impl<W: Word, L: Stripe, const N: usize> Table<W, L, N> {
     pub(super) fn new(keys: u32) -> Self {
         let cells = keys as usize + keys as usize / 2;
         let buckets = cells.div_ceil(N).max(1);
+        let words = W::zeroed(buckets * N * 2 + LINE);
+        let lead = words.as_ptr().align_offset(64);
         Table {
-            words: W::zeroed(buckets * N * 2),
+            words,
+            lead: if lead < LINE { lead } else { 0 },
             stripes: L::several(STRIPES),
             overflow: W::zeroed(1),
             buckets,
@@ -131,8 +138,9 @@ impl<W: Word, L: Stripe, const N: usize> Table<W, L, N> {
 
     /// Cells that say something at `now`. Looks at all of them: for a scrape.
     pub(super) fn used(&self, now: u64) -> usize {
-        let tats = self.words.chunks_exact(N * 2).flat_map(|b| &b[N..]);
-        tats.map(W::load)
+        let tats = self.words[self.lead..].chunks_exact(2).map(|cell| &cell[1]);
+        tats.take(self.cells())
+            .map(W::load)
             .filter(|tat| *tat > now && *tat != TAKEN)
             .count()
     }
@@ -162,9 +170,7 @@ impl<W: Word, L: Stripe, const N: usize> Table<W, L, N> {
             }
         }
         let free = |cell| self.tat(cell).load() < now;
-        let room = self
-            .homes(key)
-            .any(|b| (0..N).any(|slot| free(Cell { bucket: b, slot })));
+        let room = self.homes(key).flat_map(Self::cells_of).any(free);
         if room {
             return None;
         }
@@ -219,53 +225,48 @@ impl<W: Word, L: Stripe, const N: usize> Table<W, L, N> {
         judged(said, Place::Overflow)
     }
 
-    /// Takes a cell: an empty one of the emptier bucket, else one whose time is past.
+    /// Takes a cell: an empty one, else one whose time is past. Of the first bucket while it has
+    /// room to spare, since that is where a look begins; else of the emptier one.
     fn claim(&self, key: u64, now: u64) -> Option<(Cell, Place)> {
         let [first, second] = self.pair(key);
-        let empty = |bucket| {
-            (0..N)
-                .filter(|slot| {
-                    self.tat(Cell {
-                        bucket,
-                        slot: *slot,
-                    })
-                    .load()
-                        == EMPTY
-                })
-                .count()
+        let (here, there) = (self.empty(first), self.empty(second));
+        let order = match here < N / 2 && there > here {
+            true => [second, first],
+            false => [first, second],
         };
-        let order = if empty(second) > empty(first) {
-            [second, first]
-        } else {
-            [first, second]
-        };
-        let cells = || {
-            order
-                .into_iter()
-                .flat_map(|bucket| (0..N).map(move |slot| Cell { bucket, slot }))
-        };
+        let cells = || order.into_iter().flat_map(Self::cells_of);
         let unused = cells().find(|cell| {
             let tat = self.tat(*cell);
             tat.load() == EMPTY && tat.swap(EMPTY, TAKEN)
         });
-        let past = || {
-            cells().find(|cell| {
-                let tat = self.tat(*cell);
-                let old = tat.load();
-                old < now && tat.swap(old, TAKEN)
-            })
+        let past = |cell: &Cell| {
+            let tat = self.tat(*cell);
+            let old = tat.load();
+            old < now && tat.swap(old, TAKEN)
         };
-        unused
-            .map(|cell| (cell, Place::Own))
-            .or_else(|| Some((past()?, Place::Evicted)))
+        match unused {
+            Some(cell) => Some((cell, Place::Own)),
+            None => cells().find(past).map(|cell| (cell, Place::Evicted)),
+        }
+    }
+
+    /// Cells of a bucket that nobody had yet.
+    fn empty(&self, bucket: usize) -> usize {
+        let empty = |cell: &Cell| self.tat(*cell).load() == EMPTY;
+        Self::cells_of(bucket).filter(empty).count()
+    }
+
+    fn cells_of(bucket: usize) -> impl Iterator<Item = Cell> {
+        (0..N).map(move |slot| Cell { bucket, slot })
     }
 
     /// The cells that have the key's fingerprint.
     fn matching(&self, key: u64) -> impl Iterator<Item = Cell> {
         self.homes(key).flat_map(move |bucket| {
-            let prints = self.words[bucket..bucket + N].iter().enumerate();
-            prints
-                .filter(move |(_, print)| print.load() == key)
+            let cells = self.words[bucket..bucket + N * 2].chunks_exact(2);
+            cells
+                .enumerate()
+                .filter(move |(_, cell)| cell[0].load() == key)
                 .map(move |(slot, _)| Cell { bucket, slot })
         })
     }
@@ -281,15 +282,15 @@ impl<W: Word, L: Stripe, const N: usize> Table<W, L, N> {
         let spread = |hash: u64| ((u128::from(hash) * self.buckets as u128) >> 64) as usize;
         // the second by other bits: an odd number close to 2^64 / golden ratio mixes them upwards
         let other = key.swap_bytes().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        [key, other].map(|hash| spread(hash) * N * 2)
+        [key, other].map(|hash| self.lead + spread(hash) * N * 2)
     }
 
     fn print(&self, cell: Cell) -> &W {
-        &self.words[cell.bucket + cell.slot]
+        &self.words[cell.bucket + cell.slot * 2]
     }
 
     fn tat(&self, cell: Cell) -> &W {
-        &self.words[cell.bucket + N + cell.slot]
+        &self.words[cell.bucket + cell.slot * 2 + 1]
     }
 }
 

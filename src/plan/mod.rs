@@ -22,6 +22,7 @@ pub mod stack;
 pub mod tls;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,13 @@ impl Plan {
     pub fn put_in_force(&self, now: Instant) {
         self.upstreams.values().for_each(|up| up.put_in_force());
         self.limits().for_each(|limit| limit.put_in_force(now));
+    }
+}
+
+impl ServerPlan {
+    /// Whether the forwarding fields of a peer at `address` are believed.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&address))
     }
 }
 

@@ -245,8 +245,10 @@ fn sound(path: &Path) -> anyhow::Result<(Arc<Loaded>, plan::Plan)> {
 fn series(loaded: &Loaded) -> usize {
     let config = &loaded.config;
     let (routes, upstreams) = (config.routes.len(), config.upstreams.len());
+    let limits = config.routes.iter().map(|route| route.rate_limit.0.len());
     series_estimate(
         routes,
+        limits.sum(),
         upstreams,
         config.listeners.len(),
         server::workers(config.server.workers.value),

@@ -17,11 +17,12 @@ use crate::admin::{self, ReloadOutcome, ReloadReport, Status, status};
 use crate::clock;
 use crate::config::{Loaded, describe};
 use crate::filled::Filled;
+use crate::middleware::rate_limit::Limit;
 use crate::plan::SharedPlan;
 use crate::plan::explain::{self, Asked, Explanation};
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
-use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveUpstream};
+use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveLimiter, LiveUpstream};
 use crate::telemetry::handles::{ENDPOINT_STATES, Metrics};
 use crate::upstream::config::UpstreamConfig;
 use crate::upstream::{EndpointStatus, Upstream};
@@ -164,6 +165,23 @@ fn upstream(
     }
 }
 
+fn limiter(route: &str, limit: &Limit) -> status::Limiter {
+    let (keys, capacity) = limit.keys(clock::now());
+    status::Limiter {
+        name: limit.name.to_string(),
+        route: route.to_owned(),
+        rate: limit.rate().to_string(),
+        burst: limit.burst(),
+        key: limit.key(),
+        count: limit.count(),
+        mode: limit.mode(),
+        keys,
+        capacity,
+        ..status::Limiter::default()
+    }
+    .counted(&limit.metrics)
+}
+
 impl admin::Context for Control {
     fn metrics_text(&self, openmetrics: bool) -> Vec<u8> {
         if openmetrics {
@@ -201,6 +219,10 @@ impl admin::Context for Control {
                 };
                 told.counted(&route.metrics)
             });
+        let limits = plan.routes.iter().flat_map(|route| {
+            let one = |limit: &Arc<Limit>| limiter(&route.id, limit);
+            route.limits.iter().map(one).collect::<Vec<_>>()
+        });
         let upstreams = plan.upstreams.iter().map(|(name, up)| {
             let told = upstream(up, config.upstreams.get(&**name), filled);
             told.counted(&self.metrics.upstream(name))
@@ -219,6 +241,7 @@ impl admin::Context for Control {
                 .map(|listener| self.listener(listener, &plan.loaded))
                 .collect(),
             routes: routes.collect(),
+            limits: limits.collect(),
             upstreams: upstreams.collect(),
             workers: status::workers(&self.metrics),
         }
@@ -273,6 +296,20 @@ impl Live for PlanLive {
                 }
             })
             .collect()
+    }
+
+    fn limiters(&self) -> Vec<LiveLimiter> {
+        let now = clock::now();
+        let plan = self.shared.load();
+        let live = |limit: &Arc<Limit>| {
+            let (keys, capacity) = limit.keys(now);
+            LiveLimiter {
+                name: limit.name.clone(),
+                keys,
+                capacity,
+            }
+        };
+        plan.limits().map(live).collect()
     }
 
     fn certificates(&self) -> Vec<LiveCertificate> {

@@ -51,6 +51,7 @@
 //!     rescue            below here failure is an error; above, it is a response
 //!     intake            the body's cap and the time between its pieces
 //!     fallback          the ladder: a lesser answer when anything below refused or failed
+//!     rate_limit        refuse fairly, before work; then what counts misses alone
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
 //!     upgrade           who may leave HTTP
 //!     rewrite           what only the upstream sees
@@ -89,7 +90,7 @@
 //!
 //! | shared, immutable | shared, atomics inside | one per worker |
 //! |---|---|---|
-//! | [`plan::Plan`]: router, routes, certificates | endpoints, retry budgets, connection caps; metric cells, a block for each worker | runtime, sockets, [`upstream::WorkerPools`], stacks, [`plan::PlanCache`] |
+//! | [`plan::Plan`]: router, routes, certificates | what clients have used of their limits, endpoints, retry budgets, connection caps; metric cells, a block for each worker | runtime, sockets, [`upstream::WorkerPools`], stacks, [`plan::PlanCache`] |
 //!
 //! What the config says of a whole upstream is counted over all workers; what can be local is local,
 //! so that a request never leaves its thread. Types stay `Send`: one worker runs the same code as
@@ -109,8 +110,9 @@
 //!    thread. *
 //! 7. [`plan::compile`] does no I/O: [`config::load`] has read all it needs.
 //! 8. Bodies stream. What is kept for a replay has a cap.
-//! 9. [`upstream::balance`], [`upstream::budget`], [`upstream::eject`], [`plan::router`] and
-//!    [`plan::pattern`] never ask for the time or for chance: both are arguments. *
+//! 9. The time and the table of [`middleware::rate_limit`], [`upstream::balance`],
+//!    [`upstream::budget`], [`upstream::eject`], [`plan::router`] and [`plan::pattern`] never ask for
+//!    the time or for chance: both are arguments. *
 //! 10. An unknown key in a config is an error, and every key there is stands in `config/weir.toml`. *
 //! 11. One clock, in [`clock`]. *
 //! 12. Every metric stands in [`telemetry::names`]; labels are names of the config, worker numbers or

@@ -209,7 +209,7 @@ impl Reload {
         let plan = Arc::new(plan);
         let retired = self.shared.swap(plan.clone());
         self.server.commit(prepared);
-        plan.upstreams.values().for_each(|up| up.put_in_force());
+        plan.put_in_force(clock::now());
         self.keepers.follow(&plan);
         self.loaded = plan.loaded.clone();
         self.access.apply(log);
@@ -236,10 +236,13 @@ impl Reload {
             .chain([&plan.none])
             .map(|route| &*route.id)
             .collect();
+        let limits = plan.limits().map(|limit| &*limit.name);
+        let limits: std::collections::BTreeSet<&str> = limits.collect();
         self.metrics.retain(
             |name| routes.contains(name),
             |name| plan.upstreams.contains_key(name),
             |name| plan.listeners.contains_key(name),
+            |name| limits.contains(name),
         );
     }
 

@@ -1,7 +1,7 @@
-//! Values with units as they stand in the config: `"250ms"`, `"64KiB"`.
+//! Values with units as they stand in the config: `"250ms"`, `"64KiB"`, `"100/s"`.
 //!
 //! A bare number is an error, and so is a unit that two programs read differently (`M`, `k`):
-//! the units are `ms s m h d` and `B KiB MiB GiB`, nothing else. Each type writes itself back in
+//! the units are `ms s m h d`, `B KiB MiB GiB` and `/s /m /h /d`, nothing else. Each type writes itself back in
 //! the form it is read in.
 
 use std::borrow::Cow;
@@ -19,6 +19,21 @@ pub struct Time(pub Duration);
 /// A number of bytes: `"512B" "64KiB" "10MiB" "1GiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size(pub u64);
+
+/// How many in how long: `"100/s" "5000/m" "10/h" "1/d"`; above 0, at most 1000000 a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    count: u32,
+    per: Per,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Per {
+    Second,
+    Minute,
+    Hour,
+    Day,
+}
 
 const TIMES: [(&str, u64); 5] = [
     ("ms", 1),
@@ -60,6 +75,62 @@ impl Size {
     /// As a length in memory; saturates on a 32-bit machine.
     pub fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+const RATES: [(&str, Per); 4] = [
+    ("/s", Per::Second),
+    ("/m", Per::Minute),
+    ("/h", Per::Hour),
+    ("/d", Per::Day),
+];
+
+impl Rate {
+    /// The largest rate, a second.
+    const MOST: u64 = 1_000_000;
+
+    /// Reads `"100/s"`; the error says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let split = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        if number.is_empty() {
+            return Err(format!(
+                "expected a rate such as \"100/s\", found \"{text}\""
+            ));
+        }
+        let Some((_, per)) = RATES.iter().find(|(word, _)| *word == unit) else {
+            let names = RATES.map(|(word, _)| word).join(", ");
+            return Err(if unit.is_empty() {
+                format!("a rate needs a time: one of {names}")
+            } else {
+                format!("unknown time \"{unit}\" of a rate: use one of {names}")
+            });
+        };
+        let rate = number.parse::<u32>().map(|count| Rate { count, per: *per });
+        match rate {
+            Ok(rate) if rate.count == 0 => Err("a rate must be above 0".to_owned()),
+            Ok(rate) if u64::from(rate.count) <= Self::MOST * rate.period().as_secs() => Ok(rate),
+            _ => Err(format!(
+                "\"{text}\" is too large: at most 1000000/s, and 4294967295 in all"
+            )),
+        }
+    }
+
+    /// How many.
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
+    /// In how long.
+    pub fn period(self) -> Duration {
+        Duration::from_secs(match self.per {
+            Per::Second => 1,
+            Per::Minute => 60,
+            Per::Hour => 3_600,
+            Per::Day => 86_400,
+        })
     }
 }
 
@@ -132,6 +203,12 @@ impl fmt::Display for Size {
     }
 }
 
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.count, RATES[self.per as usize].0)
+    }
+}
+
 macro_rules! unit {
     ($type:ident, $what:literal, $pattern:literal) => {
         impl<'de> Deserialize<'de> for $type {
@@ -180,10 +257,51 @@ unit!(
     "a size with a unit, such as \"64KiB\" or \"10MiB\"",
     r"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB)$"
 );
+unit!(
+    Rate,
+    "a rate, such as \"100/s\", \"5000/m\" or \"10/h\"",
+    r"^[0-9]+/(s|m|h|d)$"
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_read_and_written_back_and_is_never_nothing() {
+        for text in [
+            "100/s",
+            "5000/m",
+            "10/h",
+            "1/d",
+            "1000000/s",
+            "4294967295/d",
+        ] {
+            let rate = Rate::parse(text);
+            assert_eq!(rate.map(|r| r.to_string()), Ok(text.to_owned()));
+        }
+        let day = Rate::parse("7/d").map(|r| (r.count(), r.period()));
+        assert_eq!(day, Ok((7, Duration::from_secs(86_400))));
+        let wrong = [
+            "",
+            "100",
+            "/s",
+            "0/s",
+            "0/d",
+            "-1/s",
+            "1.5/s",
+            "100/w",
+            "100 / s",
+            "100/ms",
+            "1000001/s",
+            "60000001/m",
+            "4294967296/d",
+            "99999999999999999999/s",
+        ];
+        for text in wrong {
+            assert!(Rate::parse(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_value_with_its_unit_is_read_and_written_back() {

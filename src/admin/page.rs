@@ -7,7 +7,9 @@
 use std::fmt::{self, Display, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::status::{Endpoint, LastReload, Listener, Route, Status, Upstream, Worker};
+use super::status::{Endpoint, LastReload, Limiter, Listener, Route, Status, Upstream, Worker};
+
+use crate::switch::Mode;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -28,6 +30,9 @@ fn page(out: &mut String, status: &Status) -> fmt::Result {
         last_reload(out, reload)?;
     }
     section(out, "Routes", &ROUTES, &status.routes, route)?;
+    if !status.limits.is_empty() {
+        section(out, "Limits", &LIMITS, &status.limits, limiter)?;
+    }
     out.push_str("<h2>Upstreams</h2>");
     for one in &status.upstreams {
         upstream(out, one)?;
@@ -110,6 +115,33 @@ fn route(out: &mut String, route: &Route) -> fmt::Result {
     number(out, route.requests)?;
     failures(out, route.server_errors)?;
     failures(out, route.errors)
+}
+
+const LIMITS: [Column; 8] = [
+    ("limit", false),
+    ("route", false),
+    ("rate", false),
+    ("key", false),
+    ("keys", true),
+    ("cells", true),
+    ("allowed", true),
+    ("denied", true),
+];
+
+fn limiter(out: &mut String, limit: &Limiter) -> fmt::Result {
+    text(out, &limit.name)?;
+    text(out, &limit.route)?;
+    let observes = match limit.mode {
+        Mode::Enforce => String::new(),
+        Mode::Observe => format!(", observes only: {} would be denied", limit.observed),
+    };
+    let rate = format!("{}, {} at once{observes}", limit.rate, limit.burst);
+    wide(out, &rate)?;
+    text(out, &limit.key)?;
+    number(out, limit.keys)?;
+    number(out, limit.capacity)?;
+    number(out, limit.allowed)?;
+    failures(out, limit.denied)
 }
 
 const ENDPOINTS: [Column; 5] = [

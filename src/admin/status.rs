@@ -6,7 +6,11 @@
 use serde::Serialize;
 
 use crate::error::Reason;
-use crate::telemetry::handles::{ListenerMetrics, Metrics, Reasons, RouteMetrics, UpstreamMetrics};
+use crate::middleware::rate_limit::Count;
+use crate::switch::Mode;
+use crate::telemetry::handles::{
+    LimiterMetrics, ListenerMetrics, Metrics, Reasons, RouteMetrics, UpstreamMetrics,
+};
 
 /// Everything `/status` shows.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -31,6 +35,8 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// Routes, in the order of the config.
     pub routes: Vec<Route>,
+    /// Rate limits, in the order of the config.
+    pub limits: Vec<Limiter>,
     /// Upstreams.
     pub upstreams: Vec<Upstream>,
     /// Workers.
@@ -95,6 +101,35 @@ pub struct Route {
     pub server_errors: u64,
     /// Requests Weir itself failed or refused so far.
     pub errors: u64,
+}
+
+/// A rate limit.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Limiter {
+    /// Its name.
+    pub name: String,
+    /// The route it stands on.
+    pub route: String,
+    /// Its rate, as written.
+    pub rate: String,
+    /// How many at once.
+    pub burst: u32,
+    /// What clients are told apart by.
+    pub key: String,
+    /// What it counts.
+    pub count: Count,
+    /// Whether it acts.
+    pub mode: Mode,
+    /// Keys that have used something of their burst.
+    pub keys: usize,
+    /// Cells for keys.
+    pub capacity: usize,
+    /// Requests admitted so far.
+    pub allowed: u64,
+    /// Requests refused so far.
+    pub denied: u64,
+    /// Requests it would have refused.
+    pub observed: u64,
 }
 
 /// An upstream.
@@ -178,6 +213,19 @@ impl Route {
             requests: answers(""),
             server_errors: answers("5"),
             errors: cells.sum(|c| all(&c.errors)),
+            ..self
+        }
+    }
+}
+
+impl Limiter {
+    /// With its numbers.
+    #[must_use]
+    pub fn counted(self, cells: &LimiterMetrics) -> Self {
+        Limiter {
+            allowed: cells.sum(|c| c.allow.get()),
+            denied: cells.sum(|c| c.deny.get()),
+            observed: cells.sum(|c| c.observed.get()),
             ..self
         }
     }

@@ -13,12 +13,13 @@ use std::hash::{Hash, Hasher};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Config, ListenerConfig, Loaded};
+use super::{Config, ListenerConfig, Loaded, RouteConfig};
 use crate::files::{FileRef, Files};
 use crate::filled::Filled;
 use crate::message::fixed::FixedConfig;
 use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
+use crate::middleware::rate_limit::LimitConfig;
 use crate::upstream::config::UpstreamConfig;
 
 /// Everything that differs between two configs.
@@ -80,7 +81,9 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
                 .zip(pair.1)
                 .map_or(Vec::new(), |(a, b)| upstream_resets(a, b, keys, filled))
         }),
-        routes: changes(&routes(old), &routes(new), |_, _| Vec::new()),
+        routes: changes(&routes(old), &routes(new), |id, _| {
+            limit_resets(&old.config, &new.config, id)
+        }),
         reordered: reordered(&old.config, &new.config),
         global: differing(&global(old), &global(new)),
     }
@@ -359,6 +362,28 @@ fn upstream_resets(
         resets.push(format!("connections to {address} drain"));
     }
     resets
+}
+
+/// Limits of a route that do not go on under their name: what clients have used is forgotten.
+fn limit_resets(old: &Config, new: &Config, id: &str) -> Vec<String> {
+    let new = limits(&new.routes);
+    let old = limits(old.routes.iter().filter(|route| *route.id == id));
+    let lost = old.into_iter().filter(|(name, limit)| {
+        let goes_on = |new: &&LimitConfig| new.counts_as(limit);
+        new.get(name).is_some_and(|new| !goes_on(new))
+    });
+    lost.map(|(name, _)| format!("limit {name} begins anew"))
+        .collect()
+}
+
+fn limits<'c>(
+    routes: impl IntoIterator<Item = &'c RouteConfig>,
+) -> BTreeMap<String, &'c LimitConfig> {
+    let of = |route: &'c RouteConfig| {
+        let limits = route.rate_limit.0.iter().enumerate();
+        limits.map(|(position, limit)| (limit.name(&route.id, position), limit))
+    };
+    routes.into_iter().flat_map(of).collect()
 }
 
 /// Whether the routes that both have come in another order.

@@ -34,6 +34,7 @@ use crate::files::{FileRef, Files};
 use crate::message::fixed::FixedConfig;
 use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
+use crate::middleware::rate_limit::{LimitsConfig as RateLimitsConfig, RateLimitHeaders};
 use crate::middleware::redirect::RedirectConfig;
 use crate::middleware::rewrite::RewriteConfig;
 use crate::problem::{Located, Sources};
@@ -132,6 +133,8 @@ pub struct ServerConfig {
     pub trusted_proxies: Vec<Located<String>>,
     /// Our name in Via, Proxy-Status and Server. Default `"weir"`.
     pub identity: Located<String>,
+    /// How clients are told what is left of their limits. Default `"draft"`.
+    pub rate_limit_headers: RateLimitHeaders,
     /// Our zone: among endpoints of one priority, those of this zone are used first.
     pub zone: Option<String>,
     /// How the process ends.
@@ -145,6 +148,7 @@ impl Default for ServerConfig {
             max_connections: Located::unstated(50_000),
             trusted_proxies: Vec::new(),
             identity: Located::unstated("weir".to_owned()),
+            rate_limit_headers: RateLimitHeaders::default(),
             zone: None,
             drain: DrainConfig::default(),
         }
@@ -418,6 +422,9 @@ pub struct RouteConfig {
     /// The largest request body; larger ones get 413. Default: no limit.
     #[serde(default)]
     pub max_body: Option<Size>,
+    /// How often clients may come: one limit, or a list that must all admit a request.
+    #[serde(default)]
+    pub rate_limit: RateLimitsConfig,
     /// What is changed in path and host before the upstream sees them.
     #[serde(default)]
     pub rewrite: Option<Located<RewriteConfig>>,

@@ -23,6 +23,13 @@ use crate::problem::{Located, Problem, Problems};
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyConfig(Vec<Located<String>>);
 
+impl Default for KeyConfig {
+    /// The client's address.
+    fn default() -> Self {
+        KeyConfig(vec![Located::unstated("client_ip".to_owned())])
+    }
+}
+
 impl KeyConfig {
     /// The words as written.
     pub fn words(&self) -> impl Iterator<Item = &str> {
@@ -98,6 +105,13 @@ impl Key {
     pub fn hash(&self, request: &Request, exchange: &Exchange, by: &RandomState) -> u64 {
         let mut hasher = by.build_hasher();
         for part in &self.parts {
+            if let Part::Client { network } = part {
+                match address(exchange.client, *network) {
+                    IpAddr::V4(ip) => hasher.write(&ip.octets()),
+                    IpAddr::V6(ip) => hasher.write(&ip.octets()),
+                }
+                continue;
+            }
             match part.value(request, exchange) {
                 Some(value) => {
                     hasher.write_usize(value.len());

@@ -13,6 +13,7 @@
 //! * `headers`: the route's edits
 //! * `fallback`: the ladder of lesser answers
 //! * `upgrade`: who may leave HTTP, and the join of both ends
+//! * `rate_limit`: how often a client may come
 //! * `intake`: caps and timeout on the request body
 //! * `rewrite`: path and host before the upstream sees them
 //! * `forward`: what an intermediary takes off and puts on
@@ -24,6 +25,7 @@ pub mod forward;
 pub mod headers;
 pub mod intake;
 pub mod observe;
+pub mod rate_limit;
 pub mod redirect;
 pub mod refuse;
 pub mod request_id;

@@ -16,6 +16,7 @@ use super::router::Router;
 use super::{Plan, ServerPlan};
 use crate::config::load::Invalid;
 use crate::config::{Loaded, ServerConfig};
+use crate::middleware::rate_limit::Limit;
 use crate::problem::Problems;
 use crate::telemetry::handles::Metrics;
 use crate::upstream::Upstream;
@@ -31,11 +32,17 @@ pub fn compile(
     let listeners = listeners(&loaded, previous, metrics, &mut problems);
     let upstreams = upstreams(&loaded, previous, metrics, &mut problems);
     let router = Router::compile(&loaded.config.routes, &mut problems);
+    let limits: BTreeMap<&str, &Arc<Limit>> = previous
+        .iter()
+        .flat_map(|plan| plan.limits())
+        .map(|limit| (&*limit.name, limit))
+        .collect();
     let context = Context {
         loaded: &loaded,
         identity: &server.identity,
         upstream: &|name| upstreams.get(name).cloned(),
-        metrics: &|id| metrics.route(id),
+        metrics,
+        limit: &|name| limits.get(name).copied(),
     };
     let routes = routes(&context, previous, &mut problems);
     if !problems.is_empty() {

@@ -24,12 +24,13 @@ pub mod tls;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use ipnet::IpNet;
 
 use crate::config::Loaded;
+use crate::middleware::rate_limit::Limit;
 use crate::upstream::Upstream;
 use listener::ListenerPlan;
 use route::RoutePlan;
@@ -69,6 +70,19 @@ pub struct ServerPlan {
     pub drain_delay: Duration,
     /// Closing to giving up.
     pub drain_timeout: Duration,
+}
+
+impl Plan {
+    /// The limits of all routes.
+    pub fn limits(&self) -> impl Iterator<Item = &Arc<Limit>> {
+        self.routes.iter().flat_map(|route| &route.limits)
+    }
+
+    /// What changes at the very time at which it is swapped in.
+    pub fn put_in_force(&self, now: Instant) {
+        self.upstreams.values().for_each(|up| up.put_in_force());
+        self.limits().for_each(|limit| limit.put_in_force(now));
+    }
 }
 
 impl ServerPlan {

@@ -11,11 +11,12 @@ use crate::config::{DefaultsConfig, Loaded, RouteConfig};
 use crate::message::fixed::FixedConfig;
 use crate::middleware::fallback::{FallbackConfig, Ladder};
 use crate::middleware::headers::{HeadersConfig, HeadersLayer};
+use crate::middleware::rate_limit::{Limit, LimitConfig, RateLimitHeaders};
 use crate::middleware::redirect::Redirect;
 use crate::middleware::respond::Respond;
 use crate::middleware::rewrite::RewriteLayer;
 use crate::problem::{Located, Problem, Problems};
-use crate::telemetry::handles::RouteMetrics;
+use crate::telemetry::handles::{Metrics, RouteMetrics};
 use crate::units::Time;
 use crate::upstream::Upstream;
 
@@ -36,6 +37,10 @@ pub struct RoutePlan {
     pub timeout: Duration,
     /// The largest request body, in bytes.
     pub max_body: Option<u64>,
+    /// How often clients may come.
+    pub limits: Vec<Arc<Limit>>,
+    /// How they are told of it.
+    pub limit_headers: RateLimitHeaders,
     /// Edits of fields.
     pub headers: Option<HeadersLayer>,
     /// Changes of path and host.
@@ -70,8 +75,10 @@ pub struct Context<'a> {
     pub identity: &'a Arc<str>,
     /// The upstreams of the new plan.
     pub upstream: &'a dyn Fn(&str) -> Option<Arc<Upstream>>,
-    /// The numbers of a route, by its id.
-    pub metrics: &'a dyn Fn(&str) -> Arc<RouteMetrics>,
+    /// The numbers of routes and limits, by name.
+    pub metrics: &'a Metrics,
+    /// A limit of the plan before, by name.
+    pub limit: &'a dyn Fn(&str) -> Option<&'a Arc<Limit>>,
 }
 
 impl RoutePlan {
@@ -86,6 +93,7 @@ impl RoutePlan {
         let files = &context.loaded.files;
         let headers = config.headers.as_ref().map(|h| h.layer(files, problems));
         let rewrite = config.rewrite.as_ref().map(|r| r.value.layer(problems));
+        let limits = limits(&config, context, problems);
         let ladder = ladder(&config, context, problems);
         let action = Action::compile(&config, context, problems);
         let upgrade = config
@@ -99,9 +107,11 @@ impl RoutePlan {
         Some(RoutePlan {
             id: config.id.value.as_str().into(),
             identity: context.identity.clone(),
-            metrics: (context.metrics)(&config.id.value),
+            metrics: context.metrics.route(&config.id.value),
             timeout: config.timeout.as_ref().map_or(TIMEOUT, |t| t.value).0,
             max_body: config.max_body.map(|size| size.0),
+            limits,
+            limit_headers: context.loaded.config.server.rate_limit_headers,
             headers,
             rewrite,
             upgrade,
@@ -119,6 +129,8 @@ impl RoutePlan {
             metrics,
             timeout: TIMEOUT.0,
             max_body: None,
+            limits: Vec::new(),
+            limit_headers: RateLimitHeaders::Off,
             headers: None,
             rewrite: None,
             upgrade: Vec::new(),
@@ -138,6 +150,7 @@ impl RoutePlan {
         });
         self.config == other.config
             && self.identity == other.identity
+            && self.limit_headers == other.limit_headers
             && !(files_changed && names_files)
             && self.action.same_upstreams(&other.action)
             && self.same_others(other)
@@ -178,6 +191,17 @@ fn inherit(route: &RouteConfig, defaults: &DefaultsConfig) -> RouteConfig {
     route.max_body = route.max_body.or(defaults.max_body);
     route.headers = route.headers.or_else(|| defaults.headers.clone());
     route
+}
+
+/// The route's limits, each with what it takes over from the limit of its name.
+fn limits(config: &RouteConfig, context: &Context<'_>, problems: &mut Problems) -> Vec<Arc<Limit>> {
+    let limits = config.rate_limit.0.iter().enumerate();
+    let compile = |(position, limit): (usize, &LimitConfig)| {
+        let name = limit.name(&config.id.value, position);
+        let numbers = context.metrics.limiter(&name);
+        Limit::compile(&name, limit, (context.limit)(&name), numbers, problems)
+    };
+    limits.filter_map(compile).collect()
 }
 
 /// A protocol name (RFC 9110 7.8), lower case. `h2c` is no upgrade that a proxy may pass on.

@@ -22,6 +22,7 @@ use crate::middleware::forward::{ForwardLayer, Signature};
 use crate::middleware::headers::HeadersLayer;
 use crate::middleware::intake::IntakeLayer;
 use crate::middleware::observe::{ObserveLayer, Observer};
+use crate::middleware::rate_limit::RateLimitLayer;
 use crate::middleware::refuse::Refuse;
 use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::rescue::{RescueLayer, Voice};
@@ -138,6 +139,18 @@ where
         })
         // the last word when anything below refused or failed
         .option_layer(ladder(route, kit))
+        // refuse fairly, before work: whatever a client asks for counts
+        .option_layer(RateLimitLayer::above_cache(
+            &route.limits,
+            route.limit_headers,
+            kit.worker,
+        ))
+        // what is answered from the cache is free
+        .option_layer(RateLimitLayer::below_cache(
+            &route.limits,
+            route.limit_headers,
+            kit.worker,
+        ))
         .service(answerer);
     Stack::new(stack)
 }

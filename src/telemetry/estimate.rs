@@ -10,10 +10,17 @@ use super::handles::{
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
 
-/// The most series that this many routes, upstreams, listeners (one certificate each) and workers
-/// can expose. The `_none` route that Weir itself counts is included.
-pub fn series_estimate(routes: usize, upstreams: usize, listeners: usize, workers: usize) -> usize {
+/// The most series that this many routes, limits, upstreams, listeners (one certificate each) and
+/// workers can expose. The `_none` route that Weir itself counts is included.
+pub fn series_estimate(
+    routes: usize,
+    limits: usize,
+    upstreams: usize,
+    listeners: usize,
+    workers: usize,
+) -> usize {
     (routes + 1) * route()
+        + limits * limit()
         + upstreams * upstream()
         + listeners * listener()
         + workers * worker()
@@ -34,6 +41,11 @@ fn route() -> usize {
     let (errors, observed) = (Reason::ALL.len(), Reason::ALL.len());
     let degraded = Cause::ALL.len() * Step::ALL.len();
     codes + methods + errors + observed + degraded + in_flight_and_bytes + histograms
+}
+
+fn limit() -> usize {
+    let (decisions, overflow, keys, capacity, evictions) = (3, 1, 1, 1, 1);
+    decisions + overflow + keys + capacity + evictions
 }
 
 fn upstream() -> usize {

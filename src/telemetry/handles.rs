@@ -284,6 +284,17 @@ impl Default for ListenerCells {
     }
 }
 
+/// One block of a limit's numbers.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.4")]
+pub struct LimiterCells {
+    pub allow: Cell,
+    pub deny: Cell,
+    pub observed: Cell,
+    pub overflow: Cell,
+    pub evictions: Cell,
+}
+
 /// A worker's own numbers.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.5")]
@@ -334,6 +345,8 @@ pub type RouteMetrics = PerWorker<RouteCells>;
 pub type UpstreamMetrics = PerWorker<UpstreamCells>;
 /// The numbers of a listener.
 pub type ListenerMetrics = PerWorker<ListenerCells>;
+/// The numbers of a limit.
+pub type LimiterMetrics = PerWorker<LimiterCells>;
 
 /// All numbers of the process, by the names of the config.
 #[derive(Debug)]
@@ -342,6 +355,7 @@ pub struct Metrics {
     routes: Mutex<BTreeMap<Arc<str>, Arc<RouteMetrics>>>,
     upstreams: Mutex<BTreeMap<Arc<str>, Arc<UpstreamMetrics>>>,
     listeners: Mutex<BTreeMap<Arc<str>, Arc<ListenerMetrics>>>,
+    limiters: Mutex<BTreeMap<Arc<str>, Arc<LimiterMetrics>>>,
     /// A block for each worker (the last, the control thread's, stays at nothing).
     pub worker: PerWorker<WorkerCells>,
     /// Reloads and the plan in force.
@@ -356,6 +370,7 @@ impl Metrics {
             routes: Mutex::default(),
             upstreams: Mutex::default(),
             listeners: Mutex::default(),
+            limiters: Mutex::default(),
             worker: PerWorker::new(workers, WorkerCells::default),
             config: ConfigCells::default(),
         }
@@ -387,6 +402,13 @@ impl Metrics {
         })
     }
 
+    /// The numbers of a limit.
+    pub fn limiter(&self, name: &str) -> Arc<LimiterMetrics> {
+        take(&self.limiters, name, || {
+            PerWorker::new(self.workers, LimiterCells::default)
+        })
+    }
+
     /// The numbers of a listener, if a plan still has it; a name that is gone does not come back.
     pub fn known_listener(&self, name: &str) -> Option<Arc<ListenerMetrics>> {
         self.listeners.lock().get(name).cloned()
@@ -398,10 +420,12 @@ impl Metrics {
         route: impl Fn(&str) -> bool,
         upstream: impl Fn(&str) -> bool,
         listener: impl Fn(&str) -> bool,
+        limiter: impl Fn(&str) -> bool,
     ) {
         self.routes.lock().retain(|name, _| route(name));
         self.upstreams.lock().retain(|name, _| upstream(name));
         self.listeners.lock().retain(|name, _| listener(name));
+        self.limiters.lock().retain(|name, _| limiter(name));
     }
 
     /// All routes, in order of their names.
@@ -417,6 +441,11 @@ impl Metrics {
     /// All listeners.
     pub fn listeners(&self) -> Vec<(Arc<str>, Arc<ListenerMetrics>)> {
         all(&self.listeners)
+    }
+
+    /// All limits.
+    pub fn limiters(&self) -> Vec<(Arc<str>, Arc<LimiterMetrics>)> {
+        all(&self.limiters)
     }
 }
 
@@ -462,7 +491,7 @@ mod tests {
         assert!(metrics.known_listener("web").is_none());
         metrics.listener("web");
         assert!(metrics.known_listener("web").is_some());
-        metrics.retain(|_| true, |_| true, |_| false);
+        metrics.retain(|_| true, |_| true, |_| false, |_| true);
         assert!(metrics.known_listener("web").is_none());
         assert_eq!(metrics.listeners().len(), 0);
     }
@@ -471,14 +500,14 @@ mod tests {
     fn a_name_keeps_its_numbers_until_it_is_forgotten() {
         let metrics = Metrics::new(1);
         metrics.route("a").of(0).codes.inc_code(200);
-        metrics.retain(|_| true, |_| true, |_| true);
+        metrics.retain(|_| true, |_| true, |_| true, |_| true);
         assert_eq!(
             metrics
                 .route("a")
                 .sum(|r| r.codes.counts().map(|c| c.1).sum::<u64>()),
             1
         );
-        metrics.retain(|_| false, |_| true, |_| true);
+        metrics.retain(|_| false, |_| true, |_| true, |_| true);
         assert_eq!(
             metrics
                 .route("a")

@@ -117,6 +117,17 @@ metrics! {
     RETRY_BUDGET Gauge "weir_retry_budget_ratio" ["upstream"]
         "Share of the retry budget that is left."
 
+    LIMITER_DECISIONS Counter "weir_limiter_decisions_total" ["limit" "decision"]
+        "Requests a limit judged, by decision."
+    LIMITER_OVERFLOW Counter "weir_limiter_overflow_total" ["limit"]
+        "Requests judged by the bucket that keys without a cell share."
+    LIMITER_KEYS Gauge "weir_limiter_keys" ["limit"]
+        "Keys that have used something of their burst."
+    LIMITER_CAPACITY Gauge "weir_limiter_capacity" ["limit"]
+        "Cells for keys."
+    LIMITER_EVICTIONS Counter "weir_limiter_evictions_total" ["limit"]
+        "Cells given to a new key; only such as were whole again."
+
     CONNECTIONS Gauge "weir_connections" ["listener"]
         "Open client connections."
     CONNECTIONS_TOTAL Counter "weir_connections_total" ["listener" "protocol"]

@@ -68,6 +68,8 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
 
 /// Modules that take time and chance as arguments.
 const PURE: &[&str] = &[
+    "middleware/rate_limit/pace.rs",
+    "middleware/rate_limit/table.rs",
     "upstream/balance.rs",
     "upstream/budget.rs",
     "upstream/eject.rs",

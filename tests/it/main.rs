@@ -31,6 +31,7 @@ mod kill;
 mod leaving;
 mod lifecycle;
 mod operator;
+mod rate_limits;
 mod reload;
 mod request_line;
 mod retries;

@@ -5,15 +5,19 @@ use std::collections::BTreeMap;
 
 use super::super::decode::Lost;
 use super::super::{Config, RouteConfig, SplitConfig};
-use super::{is_token, name, nonzero, out_of_range};
+use super::{at_least_one, is_token, name, nonzero, out_of_range};
 use crate::problem::{Located, Problem, Problems, Span, nearest};
 
 /// The largest weight of one part of a split.
 const MOST_WEIGHT: u32 = 1_000_000;
 
+/// The most keys of one limit.
+const MOST_KEYS: u32 = 100_000_000;
+
 /// Checks every route.
 pub(super) fn check(config: &Config, lost: &Lost, problems: &mut Problems) {
     let mut seen: BTreeMap<&str, &Span> = BTreeMap::new();
+    let mut named: BTreeMap<String, Span> = BTreeMap::new();
     for route in &config.routes {
         name("a route", &route.id, problems);
         if let Some(first) = seen.insert(&route.id, &route.id.span) {
@@ -23,6 +27,7 @@ pub(super) fn check(config: &Config, lost: &Lost, problems: &mut Problems) {
         targets(route, config, lost, problems);
         steps(route, config, lost, problems);
         values(route, problems);
+        limits(route, &mut named, problems);
         if !lost.touched("routes", &route.id) {
             one_action(route, problems);
             forwarding_only(route, problems);
@@ -97,6 +102,38 @@ fn values(route: &RouteConfig, problems: &mut Problems) {
         if !protocol.split('/').all(is_token) {
             let message = format!("\"{}\" cannot name a protocol", protocol.value);
             problems.push(Problem::at(&protocol.span, message));
+        }
+    }
+}
+
+/// Limits have names of their own, over all routes, and admit somebody.
+fn limits(route: &RouteConfig, named: &mut BTreeMap<String, Span>, problems: &mut Problems) {
+    for (position, limit) in route.rate_limit.0.iter().enumerate() {
+        let place = limit.name.as_ref().map_or(&limit.rate.span, |n| &n.span);
+        if let Some(given) = &limit.name {
+            name("a limit", given, problems);
+        }
+        let own = limit.name(&route.id, position);
+        match named.get(&own) {
+            Some(first) => {
+                let problem = Problem::at(place, format!("limit \"{own}\" is defined twice"));
+                problems.push(problem.also(first, "first here"));
+            }
+            None => drop(named.insert(own.clone(), place.clone())),
+        }
+        if limit.key.words().next().is_none() {
+            let message = format!("the key of limit \"{own}\" names nothing");
+            let help = "leave it out for \"client_ip\", or write \"route\" for one bucket";
+            problems.push(Problem::at(place, message).help(help));
+        }
+        if let Some(burst) = &limit.burst {
+            at_least_one(burst, "burst", problems);
+        }
+        if !(1..=MOST_KEYS).contains(&limit.keys.value) {
+            out_of_range(&limit.keys.span, "keys", "1 to 100000000", problems);
+        }
+        if !(1..=128).contains(&limit.ipv6_prefix.value) {
+            out_of_range(&limit.ipv6_prefix.span, "ipv6_prefix", "1 to 128", problems);
         }
     }
 }

@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use super::{Asked, place, place_of};
 use crate::config::{Loaded, RouteConfig};
+use crate::middleware::rate_limit::{self, Count, Limit, Look};
 use crate::plan::Plan;
 use crate::plan::route::{Action, RoutePlan};
 use crate::problem::Span;
+use crate::switch::Mode;
 use crate::units::Time;
 
 /// One policy as it applies to the request.
@@ -66,7 +68,48 @@ pub(super) fn of(
 }
 
 /// What may refuse, in order.
-fn refusals(_: &mut List<'_>, _: &RouteConfig, _: &RoutePlan, _: &Asked, _: Instant) {}
+fn refusals(
+    list: &mut List<'_>,
+    config: &RouteConfig,
+    route: &RoutePlan,
+    asked: &Asked,
+    now: Instant,
+) {
+    let (request, exchange) = asked.request();
+    let looks = rate_limit::look(&route.limits, &request, &exchange, now);
+    let limits = route.limits.iter().zip(looks).zip(&config.rate_limit.0);
+    let (misses, others): (Vec<_>, Vec<_>) =
+        limits.partition(|((limit, _), _)| limit.count() == Count::Misses);
+    for ((limit, look), config) in others.into_iter().chain(misses) {
+        list.add("rate_limit", limited(limit, &look), &config.rate.span);
+    }
+}
+
+/// How a limit stands for the client of a request.
+fn limited(limit: &Limit, look: &Look) -> String {
+    let count = match limit.count() {
+        Count::All => "",
+        Count::Misses => " not answered from the cache",
+        Count::Failures => " that fail",
+    };
+    let says = format!(
+        "{}: {}{count}, {} at once, by {}; {}: {} left",
+        look.name,
+        look.rate,
+        look.burst,
+        limit.key(),
+        look.key.join(", "),
+        look.left,
+    );
+    let says = match (look.left, limit.mode()) {
+        (0, Mode::Enforce) => format!("{says}: it is refused for {} ms", look.next.as_millis()),
+        _ => says,
+    };
+    match limit.mode() {
+        Mode::Enforce => says,
+        Mode::Observe => format!("{says}; observes only"),
+    }
+}
 
 fn edits(list: &mut List<'_>, config: &RouteConfig) {
     let Some(headers) = &config.headers else {

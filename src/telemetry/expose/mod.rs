@@ -22,8 +22,8 @@ use prometheus::{Registry, TextEncoder};
 use super::Build;
 use super::cells::{Cell, Gauge};
 use super::handles::{
-    ENDPOINT_STATES, METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied, RouteCells,
-    UpstreamCells, Violation,
+    ENDPOINT_STATES, LimiterCells, METHODS, Metrics, PoolClose, Refused, ReloadOutcome,
+    RetryDenied, RouteCells, UpstreamCells, Violation,
 };
 use super::names::{self, Metric};
 use super::process::Process;
@@ -36,6 +36,8 @@ use family::{Family, Words, counters, counters_by, gauges, histograms, seconds, 
 pub trait Live: Send + Sync + 'static {
     /// The upstreams of the plan in force.
     fn upstreams(&self) -> Vec<LiveUpstream>;
+    /// The limits of the plan in force.
+    fn limiters(&self) -> Vec<LiveLimiter>;
     /// The certificates of the plan in force.
     fn certificates(&self) -> Vec<LiveCertificate>;
     /// Lines written to the access log, and lines lost.
@@ -53,6 +55,17 @@ pub struct LiveUpstream {
     pub panic: bool,
     /// Share of the retry budget left, 0 to 1; `None` without retries.
     pub retry_budget: Option<f64>,
+}
+
+/// How full a limit's table is.
+#[derive(Debug, Clone)]
+pub struct LiveLimiter {
+    /// Its name in the config.
+    pub name: Arc<str>,
+    /// Keys that have used something of their burst.
+    pub keys: usize,
+    /// Cells there are.
+    pub capacity: usize,
 }
 
 /// When a certificate ends.
@@ -122,6 +135,7 @@ impl Collector for Scrape {
         self.upstreams(&mut out);
         self.pools(&mut out);
         self.live(&mut out);
+        self.limiters(&mut out);
         self.listeners(&mut out);
         self.config(&mut out);
         self.workers(&mut out);
@@ -272,6 +286,25 @@ impl Scrape {
             single(&names::ACCESS_LOG_LINES, &[], lines as f64),
             single(&names::ACCESS_LOG_DROPPED, &[], dropped as f64),
         ]);
+    }
+
+    fn limiters(&self, out: &mut Vec<MetricFamily>) {
+        let all = self.metrics.limiters();
+        let by_decision: Words<LimiterCells, Cell> = &[
+            ("allow", |c| &c.allow),
+            ("deny", |c| &c.deny),
+            ("observed", |c| &c.observed),
+        ];
+        out.push(counters_by(&names::LIMITER_DECISIONS, &all, by_decision));
+        out.push(counters(&names::LIMITER_OVERFLOW, &all, |c| &c.overflow));
+        out.push(counters(&names::LIMITER_EVICTIONS, &all, |c| &c.evictions));
+        let mut keys = Family::new(&names::LIMITER_KEYS);
+        let mut capacity = Family::new(&names::LIMITER_CAPACITY);
+        for limiter in self.live.limiters() {
+            keys.number(&[&limiter.name], limiter.keys as f64);
+            capacity.number(&[&limiter.name], limiter.capacity as f64);
+        }
+        out.extend([keys.done(), capacity.done()]);
     }
 
     fn listeners(&self, out: &mut Vec<MetricFamily>) {

@@ -19,6 +19,13 @@ impl Live for Fixed {
             retry_budget: Some(0.5),
         }]
     }
+    fn limiters(&self) -> Vec<LiveLimiter> {
+        vec![LiveLimiter {
+            name: "api.0".into(),
+            keys: 12,
+            capacity: 150_000,
+        }]
+    }
     fn certificates(&self) -> Vec<LiveCertificate> {
         vec![LiveCertificate {
             listener: "web".into(),
@@ -47,6 +54,7 @@ fn quiet() -> Metrics {
     metrics.route("api");
     metrics.upstream("app");
     metrics.listener("web");
+    metrics.limiter("api.0");
     metrics
 }
 
@@ -134,7 +142,7 @@ fn every_metric_of_the_table_is_exposed_with_its_kind_and_labels() {
 #[test]
 fn the_estimate_is_what_a_process_exposes_at_worst() {
     let exposed = samples(&text(&exposition(busy()))).len();
-    assert_eq!(exposed, series_estimate(1, 1, 1, 1));
+    assert_eq!(exposed, series_estimate(1, 1, 1, 1, 1));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::{self, ReloadOutcome, ReloadReport, Status, status};
 use crate::clock;
 use crate::config::describe;
+use crate::gate::caps::Caps;
 use crate::plan::SharedPlan;
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
@@ -130,6 +131,7 @@ fn upstream(upstream: &Upstream, config: Option<&UpstreamConfig>) -> status::Ups
             .unwrap_or_default(),
         panic: now.panic,
         retry_budget: now.retry_budget,
+        concurrency: now.concurrency,
         endpoints: now.endpoints.iter().map(endpoint).collect(),
         ..status::Upstream::default()
     }
@@ -168,6 +170,7 @@ impl admin::Context for Control {
                     id: route.id.to_string(),
                     matches: describe::matches(config),
                     target: describe::target(config),
+                    concurrency: route.concurrency.iter().flat_map(Caps::standing).collect(),
                     ..status::Route::default()
                 };
                 told.counted(&route.metrics)
@@ -237,6 +240,7 @@ impl Live for PlanLive {
                     draining: count("draining"),
                     panic: status.panic,
                     retry_budget: status.retry_budget,
+                    concurrency_limit: status.concurrency.first().map(|cap| cap.limit),
                 }
             })
             .collect()

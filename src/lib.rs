@@ -30,7 +30,7 @@
 //! | 3 plan | [`plan`]: the file as run | below |
 //! | 2 paper | [`config`]: the file as written | the sections of floor 1, and below |
 //! | 1 rooms | each of [`middleware`]; [`upstream`]: how a request leaves | floor 0, and nothing beside |
-//! | 0 ground | [`error`], [`problem`], [`units`], [`switch`], [`files`], [`clock`], [`chance`], [`gather`], [`message`], [`telemetry`] | each other |
+//! | 0 ground | [`error`], [`problem`], [`units`], [`switch`], [`files`], [`clock`], [`chance`], [`gather`], [`gate`] (caps and their queues), [`message`], [`telemetry`] | each other |
 //!
 //! A section's type stands with the module that uses it where that is below [`config`] (a room,
 //! [`upstream`]), and in [`config`] itself where it is above. So a room never looks up: what it
@@ -108,8 +108,8 @@
 //!    thread. *
 //! 7. [`plan::compile`] does no I/O: [`config::load`] has read all it needs.
 //! 8. Bodies stream. What is kept for a replay has a cap.
-//! 9. [`upstream::balance`], [`upstream::budget`], [`upstream::eject`], [`plan::router`] and
-//!    [`plan::pattern`] never ask for the time or for chance: both are arguments. *
+//! 9. [`gate::gradient`], [`upstream::balance`], [`upstream::budget`], [`upstream::eject`],
+//!    [`plan::router`] and [`plan::pattern`] never ask for the time or for chance: both are arguments. *
 //! 10. An unknown key in a config is an error, and every key there is stands in `config/weir.toml`. *
 //! 11. One clock, in [`clock`]. *
 //! 12. Every metric stands in [`telemetry::names`]; labels are names of the config, worker numbers or
@@ -130,6 +130,7 @@ pub mod control;
 pub mod demo;
 pub mod error;
 pub mod files;
+pub mod gate;
 pub mod gather;
 pub mod message;
 pub mod middleware;

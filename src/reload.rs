@@ -191,6 +191,7 @@ impl Reload {
         let retired = self.shared.swap(plan.clone());
         self.server.commit(prepared);
         plan.upstreams.values().for_each(|up| up.put_in_force());
+        plan.routes.iter().for_each(|route| route.put_in_force());
         self.keepers.follow(&plan);
         self.loaded = plan.loaded.clone();
         self.follow_log(&plan.loaded.config);

@@ -7,6 +7,9 @@
 use std::fmt::{self, Display, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::gate::caps::CapStanding;
+use crate::switch::Mode;
+
 use super::status::{Endpoint, LastReload, Listener, Route, Status, Upstream, Worker};
 
 const STYLE: &str = include_str!("page.css");
@@ -28,6 +31,10 @@ fn page(out: &mut String, status: &Status) -> fmt::Result {
         last_reload(out, reload)?;
     }
     section(out, "Routes", &ROUTES, &status.routes, route)?;
+    let caps: Vec<&CapStanding> = caps(status).collect();
+    if !caps.is_empty() {
+        section(out, "Concurrency", &CAPS, &caps, cap)?;
+    }
     out.push_str("<h2>Upstreams</h2>");
     for one in &status.upstreams {
         upstream(out, one)?;
@@ -110,6 +117,35 @@ fn route(out: &mut String, route: &Route) -> fmt::Result {
     number(out, route.requests)?;
     failures(out, route.server_errors)?;
     failures(out, route.errors)
+}
+
+const CAPS: [Column; 6] = [
+    ("cap", false),
+    ("of each", false),
+    ("limit", true),
+    ("in flight", true),
+    ("waiting", true),
+    ("", false),
+];
+
+fn caps(status: &Status) -> impl Iterator<Item = &CapStanding> {
+    let routes = status.routes.iter().flat_map(|route| &route.concurrency);
+    let upstreams = status.upstreams.iter().flat_map(|up| &up.concurrency);
+    routes.chain(upstreams)
+}
+
+fn cap(out: &mut String, cap: &&CapStanding) -> fmt::Result {
+    text(out, &cap.policy)?;
+    text(out, cap.key.as_deref().unwrap_or(""))?;
+    number(out, cap.limit)?;
+    number(out, cap.in_flight)?;
+    number(out, cap.waiting)?;
+    let words = [
+        (cap.adaptive, "finds itself"),
+        (cap.mode == Mode::Observe, "observes"),
+    ];
+    let words: Vec<&str> = words.iter().filter(|w| w.0).map(|w| w.1).collect();
+    text(out, &words.join(", "))
 }
 
 const ENDPOINTS: [Column; 5] = [

@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use crate::error::Reason;
+use crate::gate::caps::CapStanding;
 use crate::telemetry::handles::{ListenerMetrics, Metrics, Reasons, RouteMetrics, UpstreamMetrics};
 
 /// Everything `/status` shows.
@@ -95,6 +96,8 @@ pub struct Route {
     pub server_errors: u64,
     /// Requests Weir itself failed or refused so far.
     pub errors: u64,
+    /// Caps on what is in flight.
+    pub concurrency: Vec<CapStanding>,
 }
 
 /// An upstream.
@@ -116,6 +119,8 @@ pub struct Upstream {
     pub failures: u64,
     /// Share of the retry budget left, with retries.
     pub retry_budget: Option<f64>,
+    /// The cap on requests at it, if there is one.
+    pub concurrency: Vec<CapStanding>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }

@@ -30,6 +30,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{FileRef, Files};
+use crate::gate::config::RouteConcurrency;
 use crate::message::fixed::FixedConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::middleware::redirect::RedirectConfig;
@@ -246,6 +247,8 @@ pub struct DefaultsConfig {
     pub max_body: Option<Size>,
     /// As on a route.
     pub headers: Option<HeadersConfig>,
+    /// As on a route. Each route counts for itself.
+    pub concurrency: Option<RouteConcurrency>,
 }
 
 /// An address where clients connect.
@@ -400,6 +403,10 @@ pub struct RouteConfig {
     /// What is changed in the fields.
     #[serde(default)]
     pub headers: Option<HeadersConfig>,
+    /// How much may be in flight at once, over all workers: one table, or a list of them with a key
+    /// each. Default: no cap.
+    #[serde(default)]
+    pub concurrency: Option<RouteConcurrency>,
     /// The protocols a connection may be upgraded to, such as `"websocket"`. Default: none. Such a
     /// connection is closed when nothing has moved either way for an hour.
     #[serde(default)]

@@ -11,6 +11,7 @@
 //! * `observe`: count and time to the end of the body; the access log
 //! * `rescue`: an error becomes a response; a panic becomes an error
 //! * `headers`: the route's edits
+//! * `concurrency`: a cap on what is in flight, and a bounded queue
 //! * `upgrade`: who may leave HTTP, and the join of both ends
 //! * `intake`: caps and timeout on the request body
 //! * `rewrite`: path and host before the upstream sees them
@@ -18,6 +19,7 @@
 //! * `split`: a share for each upstream
 //! * `respond`, `redirect`, `refuse`: answers without an upstream
 
+pub mod concurrency;
 pub mod forward;
 pub mod headers;
 pub mod intake;

@@ -132,13 +132,12 @@ fn routes(
         .map(|route| (&*route.id, route))
         .collect();
     let configs = context.loaded.config.routes.iter();
-    let compiled = configs.filter_map(|config| RoutePlan::compile(config, context, problems));
-    compiled
-        .map(|route| {
-            let before = before.get(&*route.id).copied();
-            keep(route, before, files_changed)
-        })
-        .collect()
+    let compiled = configs.filter_map(|config| {
+        let before = before.get(config.id.as_str()).copied();
+        let route = RoutePlan::compile(config, context, before.map(|b| &**b), problems)?;
+        Some(keep(route, before, files_changed))
+    });
+    compiled.collect()
 }
 
 /// The route as it was, if it is as it was.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{DefaultsConfig, Loaded, RouteConfig};
+use crate::gate::caps::Caps;
 use crate::middleware::headers::HeadersLayer;
 use crate::middleware::redirect::Redirect;
 use crate::middleware::respond::Respond;
@@ -40,6 +41,8 @@ pub struct RoutePlan {
     pub rewrite: Option<RewriteLayer>,
     /// Protocols a connection may be upgraded to, lower case.
     pub upgrade: Vec<String>,
+    /// How much may be in flight.
+    pub concurrency: Option<Caps>,
     /// Who answers.
     pub action: Action,
     /// The section with what it inherits, to tell whether a reload changes it.
@@ -71,10 +74,12 @@ pub struct Context<'a> {
 }
 
 impl RoutePlan {
-    /// Compiles one section. Pushes every problem; `None` if there was any.
+    /// Compiles one section, with what the route of this name in the plan in force counts. Pushes
+    /// every problem; `None` if there was any.
     pub fn compile(
         config: &RouteConfig,
         context: &Context<'_>,
+        previous: Option<&RoutePlan>,
         problems: &mut Problems,
     ) -> Option<RoutePlan> {
         let before = problems.len();
@@ -82,6 +87,10 @@ impl RoutePlan {
         let files = &context.loaded.files;
         let headers = config.headers.as_ref().map(|h| h.layer(files, problems));
         let rewrite = config.rewrite.as_ref().map(|r| r.value.layer(problems));
+        let concurrency = config.concurrency.as_ref().map(|section| {
+            let previous = previous.and_then(|route| route.concurrency.as_ref());
+            Caps::compile(&config.id.value, section.caps(), previous, problems)
+        });
         let action = Action::compile(&config, context, problems);
         let upgrade = config
             .upgrade
@@ -100,6 +109,7 @@ impl RoutePlan {
             headers,
             rewrite,
             upgrade,
+            concurrency,
             action: action?,
             config: Some(config),
         })
@@ -116,8 +126,17 @@ impl RoutePlan {
             headers: None,
             rewrite: None,
             upgrade: Vec::new(),
+            concurrency: None,
             action: Action::Refuse,
             config: None,
+        }
+    }
+
+    /// What it shares with the route of this name in the plan before follows its own section from
+    /// now on. For the moment after its plan has been swapped in.
+    pub fn put_in_force(&self) {
+        if let Some(caps) = &self.concurrency {
+            caps.put_in_force();
         }
     }
 
@@ -141,6 +160,8 @@ fn inherit(route: &RouteConfig, defaults: &DefaultsConfig) -> RouteConfig {
     route.timeout = route.timeout.or_else(|| defaults.timeout.clone());
     route.max_body = route.max_body.or(defaults.max_body);
     route.headers = route.headers.or_else(|| defaults.headers.clone());
+    let concurrency = defaults.concurrency.as_ref();
+    route.concurrency = route.concurrency.or_else(|| concurrency.cloned());
     route
 }
 

@@ -11,11 +11,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use tower::util::{Either, option_layer};
 use tower::{Layer, Service, ServiceBuilder};
 
 use crate::chance::Chance;
 use crate::error::GatewayError;
 use crate::message::{Request, Response};
+use crate::middleware::concurrency::{Concurrency, ConcurrencyLayer};
 use crate::middleware::forward::{ForwardLayer, Signature};
 use crate::middleware::headers::HeadersLayer;
 use crate::middleware::intake::IntakeLayer;
@@ -103,6 +105,8 @@ where
         .option_layer(route.headers.as_ref().map(HeadersLayer::local))
         // below here failure is an error; above, it is a response
         .layer(RescueLayer::new(voice(route, kit)))
+        // cap what is in flight: below the limits on rates, above all that does work
+        .option_layer(concurrency(route, kit))
         // a body is capped and watched before anybody reads it
         .layer(IntakeLayer {
             max_body: route.max_body,
@@ -126,7 +130,7 @@ fn way_out(
     let tried = |send| forward.layer(send);
     let clients = shares
         .iter()
-        .map(|(weight, up)| (*weight, client(up, &kit.pools, tried)));
+        .map(|(weight, up)| (*weight, capped(up, client(up, &kit.pools, tried))));
     ServiceBuilder::new()
         // sees the client's own Connection and Upgrade, before they are taken off
         .option_layer(gate(route, kit).map(UpgradeLayer::new))
@@ -134,6 +138,19 @@ fn way_out(
         .option_layer(route.rewrite.as_ref().map(RewriteLayer::local))
         // a request stays with its upstream; retries and the choice of an endpoint are inside
         .service(Split::new(clients, kit.chance.clone()))
+}
+
+/// The way to an upstream under the upstream's own cap: above its retries, so that one request
+/// holds one place however often it is tried.
+fn capped<S>(upstream: &Upstream, client: S) -> Either<Concurrency<S>, S> {
+    let cap = upstream.concurrency().map(ConcurrencyLayer::of_upstream);
+    option_layer(cap).layer(client)
+}
+
+fn concurrency(route: &RoutePlan, kit: &Kit) -> Option<ConcurrencyLayer> {
+    let caps = route.concurrency.as_ref()?;
+    let metrics = route.metrics.clone();
+    Some(ConcurrencyLayer::of_route(caps, metrics, kit.worker))
 }
 
 fn observer(route: &RoutePlan, kit: &Kit) -> Arc<Observer> {

@@ -6,7 +6,8 @@
 use super::handles::{
     CODES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied, Violation, WAIT,
 };
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
+use crate::message::exchange::Step;
 
 /// The most series that this many routes, upstreams, listeners (one certificate each) and workers
 /// can expose. The `_none` route that Weir itself counts is included.
@@ -27,16 +28,18 @@ fn route() -> usize {
     let classes = 5;
     let codes = CODES.len() + classes;
     let methods = METHODS.len() + 1;
-    let in_flight_and_bytes = 3;
-    let histograms = 2 * histogram(REQUEST) + histogram(LOOP);
-    codes + methods + Reason::ALL.len() + in_flight_and_bytes + histograms
+    let in_flight_waiting_and_bytes = 4;
+    let histograms = 2 * histogram(REQUEST) + histogram(LOOP) + histogram(WAIT);
+    // failures, what was observed, and lesser answers
+    let words = 2 * Reason::ALL.len() + Cause::ALL.len() * Step::ALL.len();
+    codes + methods + words + in_flight_waiting_and_bytes + histograms
 }
 
 fn upstream() -> usize {
     let attempts = Reason::ALL.len() + 3;
     let histograms = histogram(REQUEST) + 3 * histogram(WAIT);
-    // in flight, ejections, panic, pool waiting, budget
-    let single = 5;
+    // in flight, ejections, panic, pool waiting, budget, cap
+    let single = 6;
     let (endpoint_states, checks, pool_states, sources, outcomes) = (4, 3, 3, 3, 2);
     let words = endpoint_states + checks + pool_states + sources + outcomes;
     attempts + histograms + single + words + PoolClose::ALL.len() + RetryDenied::ALL.len()

@@ -160,6 +160,8 @@ pub struct RouteCells {
     pub observed: Reasons,
     /// By [`Cause`] and [`Step`].
     pub degraded: [[Cell; Step::ALL.len()]; Cause::ALL.len()],
+    pub queue_waiting: Gauge,
+    pub queue_wait: Histogram,
 }
 
 impl Default for RouteCells {
@@ -176,6 +178,8 @@ impl Default for RouteCells {
             errors: Reasons::default(),
             observed: Reasons::default(),
             degraded: Default::default(),
+            queue_waiting: Gauge::default(),
+            queue_wait: Histogram::new(WAIT),
         }
     }
 }

@@ -13,6 +13,7 @@
 mod acceptance;
 mod bodies;
 mod cases;
+mod concurrency;
 mod config;
 mod docs;
 mod floor_plan;

@@ -39,6 +39,9 @@ pub(super) fn check_partial(config: &Config, lost: &Lost, problems: &mut Problem
     if let Some(timeout) = &config.defaults.timeout {
         nonzero(timeout, "timeout", problems);
     }
+    if let Some(concurrency) = &config.defaults.concurrency {
+        concurrency.check(problems);
+    }
     listeners::check(config, lost, problems);
     for (name, upstream) in &config.upstreams {
         upstreams::check(name, upstream, lost, problems);

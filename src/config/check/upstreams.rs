@@ -36,6 +36,9 @@ pub(super) fn check(
         .for_each(|r| retry(r, problems));
     if !lost.touched("upstreams", upstream) {
         client_certificate(section, problems);
+        if let Some(concurrency) = &section.concurrency {
+            concurrency.check_upstream(problems);
+        }
     }
 }
 

@@ -59,6 +59,8 @@ pub struct LiveUpstream {
     pub panic: bool,
     /// Share of the retry budget left, 0 to 1; `None` without retries.
     pub retry_budget: Option<f64>,
+    /// How much may be in flight now; `None` without a cap.
+    pub concurrency_limit: Option<u32>,
 }
 
 /// When a certificate ends.
@@ -176,6 +178,8 @@ impl Scrape {
         }));
         out.push(histograms(&names::REQUEST_OVERHEAD, &all, |c| &c.overhead));
         out.push(gauges(&names::REQUESTS_IN_FLIGHT, &all, |c| &c.in_flight));
+        out.push(gauges(&names::QUEUE_WAITING, &all, |c| &c.queue_waiting));
+        out.push(histograms(&names::QUEUE_WAIT, &all, |c| &c.queue_wait));
         out.push(counters(&names::REQUEST_BODY_BYTES, &all, |c| {
             &c.request_bytes
         }));
@@ -255,6 +259,7 @@ impl Scrape {
         let mut endpoints = Family::new(&names::UPSTREAM_ENDPOINTS);
         let mut panic = Family::new(&names::UPSTREAM_PANIC);
         let mut budget = Family::new(&names::RETRY_BUDGET);
+        let mut limit = Family::new(&names::CONCURRENCY_LIMIT);
         for upstream in self.live.upstreams() {
             let name = &*upstream.name;
             endpoints.number(&[name, "healthy"], upstream.healthy as f64);
@@ -264,6 +269,9 @@ impl Scrape {
             panic.number(&[name], f64::from(u8::from(upstream.panic)));
             if let Some(left) = upstream.retry_budget {
                 budget.number(&[name], left);
+            }
+            if let Some(now) = upstream.concurrency_limit {
+                limit.number(&[name], f64::from(now));
             }
         }
         let mut certificates = Family::new(&names::CERTIFICATE_NOT_AFTER);
@@ -275,6 +283,7 @@ impl Scrape {
             endpoints.done(),
             panic.done(),
             budget.done(),
+            limit.done(),
             certificates.done(),
             single(&names::ACCESS_LOG_LINES, &[], lines as f64),
             single(&names::ACCESS_LOG_DROPPED, &[], dropped as f64),

@@ -18,6 +18,7 @@ impl Live for Fixed {
             ejected: 1,
             panic: true,
             retry_budget: Some(0.5),
+            concurrency_limit: Some(20),
             ..LiveUpstream::default()
         }]
     }

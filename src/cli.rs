@@ -4,7 +4,7 @@
 //! wrong usage (clap's own).
 
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Loaded, load};
+use crate::plan::explain::Asked;
 use crate::problem::{Problems, Sources};
 use crate::telemetry::handles::Metrics;
 use crate::telemetry::series_estimate;
-use crate::{admin, demo, plan, run, server};
+use crate::{admin, clock, demo, plan, run, server};
 
 /// Weir: a reverse-proxy gateway. It degrades before it refuses, and reloads without losing
 /// anything.
@@ -25,6 +26,8 @@ use crate::{admin, demo, plan, run, server};
 #[command(after_help = "Examples:
   weir demo                              try everything, nothing to configure
   weir check weir.toml                   is this config good? exit 0 or 1
+  weir explain 'GET http://a.test/x'     which route, which policies, why
+  weir diff old.toml new.toml            what would a reload change and reset?
   weir run --config weir.toml            serve; SIGHUP reloads, SIGTERM drains")]
 pub struct Cli {
     #[command(subcommand)]
@@ -51,6 +54,38 @@ enum Command {
         /// The config file.
         #[arg(env = "WEIR_CONFIG", default_value = "weir.toml")]
         config: PathBuf,
+        /// How the outcome is written.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Say what would become of a request: its route and why the others lost, the policies in
+    /// their order, the upstreams, the ladder, each with the line that says so.
+    #[command(after_help = "Examples:
+  weir explain 'GET https://api.example.com/v1/x'
+  weir explain --config weir.toml 'POST http://shop.test/cart' -H 'x-tenant: a' --client 192.0.2.1")]
+    Explain {
+        /// The config file.
+        #[arg(long, short, env = "WEIR_CONFIG", default_value = "weir.toml")]
+        config: PathBuf,
+        /// The method and the URL.
+        request: String,
+        /// A field of the request, `name: value`.
+        #[arg(long = "header", short = 'H')]
+        headers: Vec<String>,
+        /// The client's address.
+        #[arg(long, default_value = "127.0.0.1")]
+        client: IpAddr,
+        /// How the outcome is written.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Say what a reload from one config to another would change, and what state it would reset.
+    #[command(after_help = "Example:\n  weir diff /etc/weir/weir.toml weir.toml")]
+    Diff {
+        /// The config that runs.
+        old: PathBuf,
+        /// The config that is to follow it.
+        new: PathBuf,
         /// How the outcome is written.
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
@@ -90,6 +125,14 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run { config, ready_file } => run::run(&config, ready_file.as_deref()),
         Command::Check { config, format } => check(&config, format),
+        Command::Explain {
+            config,
+            request,
+            headers,
+            client,
+            format,
+        } => explain(&config, &request, &headers, client, format),
+        Command::Diff { old, new, format } => diff(&old, &new, format),
         Command::Demo { port } => demo::run(port),
         Command::Schema => print(&format!("{:#}\n", config::schema())),
         Command::Healthcheck { address } => {
@@ -174,6 +217,40 @@ fn check(path: &Path, format: Format) -> anyhow::Result<()> {
     }
 }
 
+fn explain(
+    path: &Path,
+    request: &str,
+    headers: &[String],
+    client: IpAddr,
+    format: Format,
+) -> anyhow::Result<()> {
+    let asked = Asked::parse(request, headers, Some(client)).map_err(anyhow::Error::msg)?;
+    let (_, plan) = sound(path)?;
+    let explanation = plan::explain::explain(&plan, &asked, clock::now());
+    match format {
+        Format::Text => print(&explanation.to_string()),
+        Format::Json => print(&format!("{:#}\n", serde_json::json!(explanation))),
+    }
+}
+
+fn diff(old: &Path, new: &Path, format: Format) -> anyhow::Result<()> {
+    let ((old, _), (new, _)) = (sound(old)?, sound(new)?);
+    let diff = config::diff::diff(&old, &new);
+    match format {
+        Format::Text => print(&diff.told()),
+        Format::Json => print(&format!("{:#}\n", serde_json::json!(diff))),
+    }
+}
+
+/// A config that compiles; else its problems are told.
+fn sound(path: &Path) -> anyhow::Result<(Arc<Loaded>, plan::Plan)> {
+    load_and_compile(path).map_err(|(problems, sources)| {
+        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        say(&problems.render(&sources, colour));
+        anyhow::anyhow!("{} is not valid", path.display())
+    })
+}
+
 /// The worst-case number of metric series of a config.
 fn series(loaded: &Loaded) -> usize {
     let config = &loaded.config;
@@ -188,13 +265,13 @@ fn series(loaded: &Loaded) -> usize {
 
 /// The route table of a good config.
 fn summary(path: &Path, loaded: &Loaded) -> String {
-    let config = &loaded.config;
+    let (config, filled) = (&loaded.config, &loaded.sources.filled);
     let mut rows = vec![["ROUTE".to_owned(), "MATCHES".to_owned(), "TO".to_owned()]];
     rows.extend(config.routes.iter().map(|route| {
         [
             route.id.value.clone(),
-            config::describe::matches(route),
-            config::describe::target(route),
+            config::describe::matches(route, filled),
+            config::describe::target(route, filled),
         ]
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);

@@ -30,7 +30,7 @@
 //! | 3 plan | [`plan`]: the file as run | below |
 //! | 2 paper | [`config`]: the file as written | the sections of floor 1, and below |
 //! | 1 rooms | each of [`middleware`]; [`upstream`]: how a request leaves | floor 0, and nothing beside |
-//! | 0 ground | [`error`], [`problem`], [`units`], [`switch`], [`files`], [`clock`], [`chance`], [`gather`], [`gate`] (caps and their queues), [`message`], [`telemetry`] | each other |
+//! | 0 ground | [`error`], [`problem`], [`units`], [`switch`], [`files`], [`filled`], [`clock`], [`chance`], [`gather`], [`gate`] (caps and their queues), [`pressure`] (what the process is short of), [`message`], [`telemetry`] | each other |
 //!
 //! A section's type stands with the module that uses it where that is below [`config`] (a room,
 //! [`upstream`]), and in [`config`] itself where it is above. So a room never looks up: what it
@@ -50,6 +50,7 @@
 //!     headers           the route's edits, on answers of our own too
 //!     rescue            below here failure is an error; above, it is a response
 //!     intake            the body's cap and the time between its pieces
+//!     fallback          the ladder: a lesser answer when anything below refused or failed
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
 //!     upgrade           who may leave HTTP
 //!     rewrite           what only the upstream sees
@@ -103,12 +104,12 @@
 //! 3. A request sees one plan, from its first header to its last byte.
 //! 4. On the request path no lock is held across an await *, no shared `Arc` is cloned, no label is
 //!    formatted, and nothing is looked up by a name that the config already knew.
-//! 5. Only [`middleware::rescue`] turns an error into a response.
+//! 5. Only [`middleware::rescue`] and [`middleware::fallback`] turn an error into a response.
 //! 6. Only [`server`] spawns threads; tasks are spawned there, in [`upstream`] and by the control
 //!    thread. *
 //! 7. [`plan::compile`] does no I/O: [`config::load`] has read all it needs.
 //! 8. Bodies stream. What is kept for a replay has a cap.
-//! 9. [`gate::gradient`], [`upstream::balance`], [`upstream::budget`], [`upstream::eject`],
+//! 9. [`gate::gradient`], [`mod@pressure`], [`upstream::balance`], [`upstream::budget`], [`upstream::eject`],
 //!    [`plan::router`] and [`plan::pattern`] never ask for the time or for chance: both are arguments. *
 //! 10. An unknown key in a config is an error, and every key there is stands in `config/weir.toml`. *
 //! 11. One clock, in [`clock`]. *
@@ -130,11 +131,13 @@ pub mod control;
 pub mod demo;
 pub mod error;
 pub mod files;
+pub mod filled;
 pub mod gate;
 pub mod gather;
 pub mod message;
 pub mod middleware;
 pub mod plan;
+pub mod pressure;
 pub mod problem;
 pub mod reload;
 pub mod run;

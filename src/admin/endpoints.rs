@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::origin::{foreign, names_this_machine};
 use super::{Context, ReloadOutcome, Scope, page};
+use crate::plan::explain::Asked;
 use crate::telemetry::expose::openmetrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -33,6 +34,7 @@ enum Endpoint {
     Readyz,
     Status,
     Config,
+    Explain,
     Reload,
 }
 
@@ -68,6 +70,12 @@ const ENDPOINTS: &[(&str, Endpoint, Scope, &str)] = &[
         "the config in force as JSON",
     ),
     (
+        "/explain",
+        Endpoint::Explain,
+        Scope::Full,
+        "what would become of ?request=GET+https://host/path&header=name:+value&client=1.2.3.4",
+    ),
+    (
         "/reload",
         Endpoint::Reload,
         Scope::Full,
@@ -83,7 +91,8 @@ impl Endpoint {
             | Endpoint::Healthz
             | Endpoint::Readyz
             | Endpoint::Status
-            | Endpoint::Config => Method::GET,
+            | Endpoint::Config
+            | Endpoint::Explain => Method::GET,
         }
     }
 }
@@ -127,6 +136,7 @@ pub(super) async fn answer<B>(request: Request<B>, place: Place, context: &dyn C
         Endpoint::Readyz => ready(context),
         Endpoint::Status => status(&head.headers, context),
         Endpoint::Config => pretty(StatusCode::OK, &context.config_json()),
+        Endpoint::Explain => explain(&head.headers, head.uri.query().unwrap_or(""), context),
         Endpoint::Reload => reload(context).await,
     }
 }
@@ -188,6 +198,38 @@ fn status(headers: &HeaderMap, context: &dyn Context) -> Answer {
         return pretty(StatusCode::OK, &status);
     }
     respond(StatusCode::OK, HTML, page::render(&status).into_bytes())
+}
+
+/// Text for people, JSON by Accept.
+fn explain(headers: &HeaderMap, query: &str, context: &dyn Context) -> Answer {
+    let asked = match asked(query) {
+        Ok(asked) => asked,
+        Err(why) => return plain(StatusCode::BAD_REQUEST, format!("{why}\n")),
+    };
+    let explanation = context.explain(&asked);
+    let json = quality(headers, JSON);
+    if json > 0.0 && json >= quality(headers, "text/plain") {
+        return pretty(StatusCode::OK, &explanation);
+    }
+    plain(StatusCode::OK, explanation.to_string())
+}
+
+/// The request that a query names.
+fn asked(query: &str) -> Result<Asked, String> {
+    let (mut request, mut fields, mut client) = (None, Vec::new(), None);
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "request" => request = Some(value.into_owned()),
+            "header" => fields.push(value.into_owned()),
+            "client" => {
+                let address = value.parse();
+                client = Some(address.map_err(|_| format!("\"{value}\" is no address"))?);
+            }
+            _ => return Err(format!("\"{key}\" is none of request, header, client")),
+        }
+    }
+    let request = request.ok_or("ask with ?request=GET+https://host/path")?;
+    Asked::parse(&request, &fields, client)
 }
 
 async fn reload(context: &dyn Context) -> Answer {

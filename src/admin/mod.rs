@@ -21,6 +21,7 @@ pub mod status;
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::plan::explain::{Asked, Explanation};
 pub use crate::telemetry::handles::ReloadOutcome;
 pub use healthcheck::healthcheck;
 pub use server::serve;
@@ -46,8 +47,10 @@ pub trait Context: Send + Sync + 'static {
     fn draining(&self) -> bool;
     /// Everything `/status` shows.
     fn status(&self) -> Status;
-    /// The config in force; secrets only as the file that holds them.
+    /// The config in force; secrets only as the file or the variable that holds them.
     fn config_json(&self) -> serde_json::Value;
+    /// What would become of a request.
+    fn explain(&self, asked: &Asked) -> Explanation;
     /// Reloads, and says how it went. A client that leaves drops the future: dropping it must not
     /// stop a reload halfway.
     fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>>;

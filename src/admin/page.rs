@@ -194,13 +194,9 @@ fn endpoint(out: &mut String, endpoint: &Endpoint) -> fmt::Result {
     write!(out, "<td>{}</td>", State(&endpoint.state))?;
     number(out, endpoint.weight)?;
     number(out, endpoint.priority)?;
-    let zone = endpoint.zone.iter().map(|z| format!("zone {z}"));
-    let more: Vec<String> = zone.chain(endpoint.note.clone()).collect();
-    write!(
-        out,
-        "<td class=\"wide quiet\">{}</td>",
-        Escaped(&more.join(", "))
-    )
+    let zone = endpoint.zone.as_ref().map(|z| format!("zone {z}"));
+    let zone = zone.unwrap_or_default();
+    write!(out, "<td class=\"wide quiet\">{}</td>", Escaped(&zone))
 }
 
 const LISTENERS: [Column; 6] = [
@@ -226,12 +222,13 @@ fn listener(out: &mut String, listener: &Listener) -> fmt::Result {
     wide(out, &certificates.collect::<Vec<_>>().join("; "))
 }
 
-const WORKERS: [Column; 5] = [
+const WORKERS: [Column; 6] = [
     ("worker", false),
     ("connections", true),
     ("in flight", true),
     ("accepted", true),
     ("generation", true),
+    ("sheds", false),
 ];
 
 fn worker(out: &mut String, worker: &Worker) -> fmt::Result {
@@ -239,7 +236,14 @@ fn worker(out: &mut String, worker: &Worker) -> fmt::Result {
     number(out, worker.connections)?;
     number(out, worker.in_flight)?;
     number(out, worker.accepts)?;
-    number(out, worker.generation)
+    number(out, worker.generation)?;
+    let level = worker.shed_level * 100.0;
+    let sheds = worker.shed_cause.map(|cause| match level {
+        0.0..=100.0 => format!("{level:.0} % of low, for {cause}"),
+        100.0..=200.0 => format!("low, {:.0} % of normal, for {cause}", level - 100.0),
+        _ => format!("low, normal, {:.0} % of high, for {cause}", level - 200.0),
+    });
+    text(out, sheds.as_deref().unwrap_or("nothing"))
 }
 
 fn section<T>(

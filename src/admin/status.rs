@@ -128,11 +128,11 @@ pub struct Upstream {
 /// An endpoint of an upstream.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Endpoint {
-    /// Its address, after resolving.
+    /// Its address, after resolving; the name while there is none.
     pub address: String,
-    /// The name it was resolved from, if it is one.
+    /// As written in the config, where that is something else.
     pub name: Option<String>,
-    /// `healthy`, `unhealthy`, `ejected` or `draining`.
+    /// `healthy`, `unhealthy`, `ejected`, `draining` or `unresolved`.
     pub state: String,
     /// Its share among its priority.
     pub weight: u32,
@@ -140,8 +140,6 @@ pub struct Endpoint {
     pub priority: u32,
     /// Its zone, if one is written.
     pub zone: Option<String>,
-    /// Why it is in its state, or since when, if there is more to say.
-    pub note: Option<String>,
 }
 
 /// A worker.
@@ -157,6 +155,10 @@ pub struct Worker {
     pub generation: i64,
     /// Connections accepted so far.
     pub accepts: u64,
+    /// How far it sheds: up to 1 the share of low priority, then of normal, then of high.
+    pub shed_level: f64,
+    /// For what it sheds: `memory`, `descriptors` or `lag`.
+    pub shed_cause: Option<&'static str>,
 }
 
 impl Listener {
@@ -208,8 +210,11 @@ impl Upstream {
 /// Every worker with its numbers.
 pub fn workers(metrics: &Metrics) -> Vec<Worker> {
     let own = metrics.worker.iter().take(metrics.workers());
-    own.enumerate()
-        .map(|(index, cells)| Worker {
+    own.zip(metrics.pressure.levels())
+        .enumerate()
+        .map(|(index, (cells, (level, cause)))| Worker {
+            shed_level: level,
+            shed_cause: (level > 0.0).then_some(cause.as_str()),
             index,
             connections: cells.connections.get(),
             in_flight: cells.requests_in_flight.get(),

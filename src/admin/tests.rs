@@ -41,6 +41,17 @@ impl Context for Fake {
     fn config_json(&self) -> serde_json::Value {
         json!({ "server": { "identity": "weir" } })
     }
+    fn explain(&self, asked: &Asked) -> Explanation {
+        Explanation {
+            request: format!(
+                "{} {}{} for {}",
+                asked.method, asked.host, asked.uri, asked.client
+            ),
+            route: None,
+            refused: Some("404 no_route".into()),
+            others: Vec::new(),
+        }
+    }
     fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>> {
         self.reloads.fetch_add(1, Relaxed);
         let outcome = match self.rejects.load(Relaxed) {

@@ -1,7 +1,8 @@
 //! What a reload changes, by name, and what it costs.
 //!
 //! Sections are compared as written, not by where they stand, and together with the files they
-//! name: a renewed certificate is a change of its listener. Secrets are compared and never shown.
+//! name: a renewed certificate is a change of its listener. Secrets are compared and never shown,
+//! nor is what the environment filled in.
 //! The result goes into the log line of a reload, into `/status` and to whoever compares two files.
 
 use std::collections::hash_map::DefaultHasher;
@@ -14,7 +15,9 @@ use serde_json::{Map, Value};
 
 use super::{Config, ListenerConfig, Loaded};
 use crate::files::{FileRef, Files};
+use crate::filled::Filled;
 use crate::message::fixed::FixedConfig;
+use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::upstream::config::UpstreamConfig;
 
@@ -57,6 +60,7 @@ pub struct Change {
 
 /// Compares the config in force with the one that is to follow it.
 pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
+    let filled = &old.sources.filled;
     Diff {
         listeners: changes(&listeners(old), &listeners(new), |name, keys| {
             let pair = (
@@ -65,7 +69,7 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
             );
             pair.0
                 .zip(pair.1)
-                .map_or(Vec::new(), |(a, b)| listener_resets(a, b, keys))
+                .map_or(Vec::new(), |(a, b)| listener_resets(a, b, keys, filled))
         }),
         upstreams: changes(&upstreams(old), &upstreams(new), |name, keys| {
             let pair = (
@@ -74,7 +78,7 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
             );
             pair.0
                 .zip(pair.1)
-                .map_or(Vec::new(), |(a, b)| upstream_resets(a, b, keys))
+                .map_or(Vec::new(), |(a, b)| upstream_resets(a, b, keys, filled))
         }),
         routes: changes(&routes(old), &routes(new), |_, _| Vec::new()),
         reordered: reordered(&old.config, &new.config),
@@ -94,6 +98,48 @@ impl Diff {
             *key == "server.workers" || *key == "log.format" || key.starts_with("admin.")
         };
         self.global.iter().filter(fixed).cloned().collect()
+    }
+}
+
+impl Diff {
+    /// For people, a line for each section: what differs, and below it what state is lost.
+    pub fn told(&self) -> String {
+        let mut out = String::new();
+        for (kind, changes) in [
+            ("listener", &self.listeners),
+            ("upstream", &self.upstreams),
+            ("route", &self.routes),
+        ] {
+            changes.tell(kind, &mut out);
+        }
+        if self.reordered {
+            out += "routes stand in another order, which decides between equals\n";
+        }
+        for key in &self.global {
+            out += &format!("{key} differs\n");
+        }
+        for key in self.needs_restart() {
+            out += &format!("  {key} needs a restart: a reload would be refused\n");
+        }
+        if out.is_empty() {
+            out += "no change: a reload would keep everything\n";
+        }
+        out
+    }
+}
+
+impl Changes {
+    fn tell(&self, kind: &str, out: &mut String) {
+        let new = self.added.iter().map(|name| format!("+ {kind} {name}\n"));
+        let gone = self.removed.iter().map(|name| format!("- {kind} {name}\n"));
+        out.extend(new.chain(gone));
+        for change in &self.changed {
+            *out += &format!("~ {kind} {}: {}\n", change.name, change.keys.join(", "));
+            out.extend(change.resets.iter().map(|reset| format!("    {reset}\n")));
+            if change.resets.is_empty() {
+                *out += "    no state is lost\n";
+            }
+        }
     }
 }
 
@@ -203,8 +249,10 @@ fn routes(loaded: &Loaded) -> BTreeMap<&str, Section> {
         let mut keys = section(route);
         let headers = route.headers.iter().flat_map(HeadersConfig::files);
         with_files(&mut keys, "headers", headers, &loaded.files);
-        let body = route.respond.as_ref().and_then(FixedConfig::file);
-        with_files(&mut keys, "respond", body.into_iter(), &loaded.files);
+        let fixed = route.respond.iter().flat_map(FixedConfig::files);
+        with_files(&mut keys, "respond", fixed, &loaded.files);
+        let steps = route.steps().flat_map(FallbackConfig::file);
+        with_files(&mut keys, "fallback", steps, &loaded.files);
         (route.id.as_str(), keys)
     });
     named.collect()
@@ -266,10 +314,16 @@ fn changes(
     }
 }
 
-fn listener_resets(old: &ListenerConfig, new: &ListenerConfig, keys: &[String]) -> Vec<String> {
+fn listener_resets(
+    old: &ListenerConfig,
+    new: &ListenerConfig,
+    keys: &[String],
+    filled: &Filled,
+) -> Vec<String> {
     let mut resets = Vec::new();
     if old.address != new.address {
-        resets.push(format!("connections to {} drain", old.address.value));
+        let address = filled.shown(&old.address);
+        resets.push(format!("connections to {address} drain"));
     } else if keys.iter().any(|key| key == "tls" || key == "protocols") {
         let asks = |listener: &ListenerConfig| {
             let tls = listener.tls.as_ref();
@@ -283,7 +337,12 @@ fn listener_resets(old: &ListenerConfig, new: &ListenerConfig, keys: &[String]) 
     resets
 }
 
-fn upstream_resets(old: &UpstreamConfig, new: &UpstreamConfig, keys: &[String]) -> Vec<String> {
+fn upstream_resets(
+    old: &UpstreamConfig,
+    new: &UpstreamConfig,
+    keys: &[String],
+    filled: &Filled,
+) -> Vec<String> {
     let mut resets = Vec::new();
     if keys.iter().any(|key| key == "tls" || key == "protocol") {
         resets.push("pooled connections are replaced".to_owned());
@@ -296,8 +355,9 @@ fn upstream_resets(old: &UpstreamConfig, new: &UpstreamConfig, keys: &[String]) 
         resets.push("the cap it has found is forgotten".to_owned());
     }
     let kept: BTreeSet<&str> = new.endpoints.iter().map(|e| e.address.as_str()).collect();
-    let gone = old.endpoints.iter().map(|e| e.address.as_str());
-    for address in gone.filter(|address| !kept.contains(address)) {
+    let gone = old.endpoints.iter().map(|e| &e.address);
+    for address in gone.filter(|address| !kept.contains(address.as_str())) {
+        let address = filled.shown(address);
         resets.push(format!("connections to {address} drain"));
     }
     resets

@@ -25,6 +25,7 @@ mod words;
 mod workers;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,10 +33,13 @@ use serde::{Deserialize, Serialize};
 use crate::files::{FileRef, Files};
 use crate::gate::config::RouteConcurrency;
 use crate::message::fixed::FixedConfig;
+use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::middleware::redirect::RedirectConfig;
 use crate::middleware::rewrite::RewriteConfig;
+use crate::pressure::config::{Priority, ShedConfig};
 use crate::problem::{Located, Sources};
+use crate::switch::Switch;
 use crate::units::{Size, Time};
 use crate::upstream::config::UpstreamConfig;
 
@@ -46,10 +50,21 @@ pub struct Loaded {
     pub config: Config,
     /// The content of every file they name.
     pub files: Files,
+    /// The folder of the config file: relative paths start from it.
+    pub dir: PathBuf,
     /// The files the sections stand in, for problems and `explain`.
     pub sources: Sources,
     /// The hash of all of it: equal hashes mean nothing changed.
     pub hash: u64,
+}
+
+impl Loaded {
+    /// The config as people are shown it: what the environment filled in as the file says it.
+    pub fn shown(&self) -> serde_json::Value {
+        let mut config = serde_json::to_value(&self.config).unwrap_or_default();
+        self.sources.filled.show_in(&mut config);
+        config
+    }
 }
 
 /// The whole config.
@@ -94,8 +109,14 @@ impl Config {
             .chain(headers.flat_map(HeadersConfig::files))
             .chain(
                 routes
+                    .clone()
                     .filter_map(|r| r.respond.as_ref())
-                    .filter_map(FixedConfig::file),
+                    .flat_map(FixedConfig::files),
+            )
+            .chain(
+                routes
+                    .flat_map(RouteConfig::steps)
+                    .flat_map(FallbackConfig::file),
             )
             .collect()
     }
@@ -116,6 +137,9 @@ pub struct ServerConfig {
     pub identity: Located<String>,
     /// Our zone: among endpoints of one priority, those of this zone are used first.
     pub zone: Option<String>,
+    /// Shedding while the process is short of something. On by default; `shed = false` turns it
+    /// off.
+    pub shed: Switch<ShedConfig>,
     /// How the process ends.
     pub drain: DrainConfig,
 }
@@ -128,6 +152,7 @@ impl Default for ServerConfig {
             trusted_proxies: Vec::new(),
             identity: Located::unstated("weir".to_owned()),
             zone: None,
+            shed: Switch::default(),
             drain: DrainConfig::default(),
         }
     }
@@ -222,7 +247,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
-    /// `"stdout"` (default), `"stderr"`, `"off"`, or the path of a file, which is appended to.
+    /// `"stdout"` (default), `"stderr"`, `"off"`, or the path of a file, relative to the folder of
+    /// this one, which is appended to.
     pub to: Located<String>,
     /// The share of requests that is logged, 0 to 1. Errors (5xx of ours) always are. Default 1.
     pub sample: Located<f64>,
@@ -247,6 +273,8 @@ pub struct DefaultsConfig {
     pub max_body: Option<Size>,
     /// As on a route.
     pub headers: Option<HeadersConfig>,
+    /// As on a route.
+    pub priority: Option<Priority>,
     /// As on a route. Each route counts for itself.
     pub concurrency: Option<RouteConcurrency>,
 }
@@ -394,6 +422,10 @@ pub struct RouteConfig {
     /// Headers read to response headers, over all tries. Default `"30s"`.
     #[serde(default)]
     pub timeout: Option<Located<Time>>,
+    /// The ladder of lesser answers: the first step that serves what went wrong and can answer,
+    /// answers. Default: none.
+    #[serde(default)]
+    pub fallback: Option<Located<Vec<FallbackConfig>>>,
     /// The largest request body; larger ones get 413. Default: no limit.
     #[serde(default)]
     pub max_body: Option<Size>,
@@ -403,6 +435,10 @@ pub struct RouteConfig {
     /// What is changed in the fields.
     #[serde(default)]
     pub headers: Option<HeadersConfig>,
+    /// Who is shed last while the process is short of something (`server.shed`). Default
+    /// `"normal"`.
+    #[serde(default)]
+    pub priority: Option<Priority>,
     /// How much may be in flight at once, over all workers: one table, or a list of them with a key
     /// each. Default: no cap.
     #[serde(default)]
@@ -411,6 +447,13 @@ pub struct RouteConfig {
     /// connection is closed when nothing has moved either way for an hour.
     #[serde(default)]
     pub upgrade: Vec<Located<String>>,
+}
+
+impl RouteConfig {
+    /// The steps of its ladder, if it has one.
+    pub fn steps(&self) -> impl Iterator<Item = &FallbackConfig> {
+        self.fallback.iter().flat_map(|steps| &steps.value)
+    }
 }
 
 /// Which requests a route takes. Each key that is given must hold.

@@ -3,12 +3,14 @@
 //! On the ground, since a route may end in one and so may the ladder of lesser answers. HEAD gets
 //! the head of the same answer; hyper leaves the body out.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Body, Response};
+use super::{Body, Response, hop};
 use crate::files::{FileRef, Files, Text};
 use crate::problem::{Located, Problem, Problems};
 
@@ -25,6 +27,9 @@ pub struct FixedConfig {
     /// A string, or `{ file = "path" }`. Default: none.
     #[serde(default)]
     pub body: Option<Text>,
+    /// Further fields. Default: none.
+    #[serde(default)]
+    pub headers: BTreeMap<Located<String>, Text>,
 }
 
 fn ok() -> Located<u16> {
@@ -32,9 +37,10 @@ fn ok() -> Located<u16> {
 }
 
 impl FixedConfig {
-    /// The file this section names.
-    pub fn file(&self) -> Option<&FileRef> {
-        self.body.as_ref().and_then(Text::file)
+    /// The files this section names.
+    pub fn files(&self) -> impl Iterator<Item = &FileRef> {
+        let texts = self.body.iter().chain(self.headers.values());
+        texts.filter_map(Text::file)
     }
 
     /// Compiles the answer.
@@ -71,9 +77,17 @@ impl FixedConfig {
                 (!body.is_empty()).then(|| HeaderValue::from_static("text/plain; charset=utf-8"))
             }
         };
+        let before = problems.len();
+        let fields = self.headers.iter();
+        let fields = fields.filter_map(|(name, value)| field(name, value, files, problems));
+        let fields: Vec<_> = fields.collect();
+        if problems.len() > before {
+            return None;
+        }
         Some(Fixed {
             status: status?,
             content_type,
+            fields,
             body,
         })
     }
@@ -84,7 +98,31 @@ impl FixedConfig {
 pub struct Fixed {
     status: StatusCode,
     content_type: Option<HeaderValue>,
+    fields: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
+}
+
+/// A field of a fixed answer. Framing and what goes hop by hop is made anew on each hop.
+fn field(
+    name: &Located<String>,
+    text: &Text,
+    files: &Files,
+    problems: &mut Problems,
+) -> Option<(HeaderName, HeaderValue)> {
+    let header = HeaderName::from_bytes(name.as_bytes()).ok();
+    let ours = |n: &HeaderName| *n == header::CONTENT_LENGTH || hop::is_hop(n.as_str());
+    let Some(header) = header.filter(|n| !ours(n)) else {
+        let message = format!("\"{}\" is no field that can be set here", name.value);
+        problems.push(Problem::at(&name.span, message));
+        return None;
+    };
+    let value = HeaderValue::from_maybe_shared(text.resolve(files, problems)?);
+    let Ok(value) = value else {
+        let message = format!("the value of \"{}\" cannot stand in a header", name.value);
+        problems.push(Problem::at(text.span(), message));
+        return None;
+    };
+    Some((header, value))
 }
 
 impl Fixed {
@@ -92,9 +130,12 @@ impl Fixed {
     pub fn response(&self) -> Response {
         let mut response = Response::new(Body::from(self.body.clone()));
         *response.status_mut() = self.status;
+        let headers = response.headers_mut();
         if let Some(content_type) = &self.content_type {
-            let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, content_type.clone());
+        }
+        for (name, value) in &self.fields {
+            headers.insert(name, value.clone());
         }
         response
     }

@@ -10,6 +10,7 @@
 //! * `replay`: a request body that can be sent again
 //! * `fixed`: an answer that is always the same
 //! * `key`: what a policy tells clients apart by
+//! * `proxy_status`: what we say of a failure
 //! * `sketch`: which fields are there that some layer looks for
 //! * `hop`: hop-by-hop fields, Via, Forwarded and X-Forwarded-*
 
@@ -18,6 +19,7 @@ pub mod exchange;
 pub mod fixed;
 pub mod hop;
 pub mod key;
+pub mod proxy_status;
 pub mod replay;
 pub mod sketch;
 pub mod target;

@@ -11,7 +11,9 @@
 //! * `observe`: count and time to the end of the body; the access log
 //! * `rescue`: an error becomes a response; a panic becomes an error
 //! * `headers`: the route's edits
+//! * `load_shed`: refuse by priority while the process is short of something
 //! * `concurrency`: a cap on what is in flight, and a bounded queue
+//! * `fallback`: the ladder of lesser answers
 //! * `upgrade`: who may leave HTTP, and the join of both ends
 //! * `intake`: caps and timeout on the request body
 //! * `rewrite`: path and host before the upstream sees them
@@ -20,9 +22,11 @@
 //! * `respond`, `redirect`, `refuse`: answers without an upstream
 
 pub mod concurrency;
+pub mod fallback;
 pub mod forward;
 pub mod headers;
 pub mod intake;
+pub mod load_shed;
 pub mod observe;
 pub mod redirect;
 pub mod refuse;

@@ -5,7 +5,6 @@
 //! below becomes `panic`, so that one request's bug hurts nobody else. The cause is logged here
 //! once and never shown: clients get reason and request id, no versions, no addresses.
 
-use std::fmt::Write as _;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -21,9 +20,8 @@ use tower::{Layer, Service};
 use crate::chance::Chance;
 use crate::error::{GatewayError, Reason, Side};
 use crate::message::sketch::Field;
-use crate::message::{Body, Exchange, Request, Response, exchange};
+use crate::message::{Body, Exchange, Request, Response, exchange, proxy_status};
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -196,8 +194,11 @@ fn answer(error: GatewayError, asked: &Asked, voice: &Voice) -> Result<Response,
     };
     let headers = response.headers_mut();
     headers.insert(header::SERVER, voice.server.clone());
-    if let Some(value) = proxy_status(reason, upstream.as_deref(), voice) {
-        headers.insert(PROXY_STATUS, value);
+    let blamed = upstream
+        .as_deref()
+        .filter(|_| reason.side() == Side::Upstream);
+    if let Some(value) = proxy_status::failed(&voice.identity, reason, blamed) {
+        headers.insert(proxy_status::NAME, value);
     }
     headers.extend(error.fields().iter().cloned());
     if matches!(
@@ -298,21 +299,6 @@ fn grpc(reason: Reason) -> Response {
     headers.insert(GRPC_STATUS, code.into());
     headers.insert(GRPC_MESSAGE, HeaderValue::from_static(reason.as_str()));
     response
-}
-
-/// `weir; error=connection_timeout; next-hop=app`. Config names are RFC 9651 Tokens unless they
-/// begin with a digit; then they are Strings.
-fn proxy_status(reason: Reason, upstream: Option<&str>, voice: &Voice) -> Option<HeaderValue> {
-    let mut value = format!("{}; error={}", voice.identity, reason.proxy_status()?);
-    if let Some(upstream) = upstream.filter(|_| reason.side() == Side::Upstream) {
-        let quote = if upstream.starts_with(|c: char| c.is_ascii_digit()) {
-            "\""
-        } else {
-            ""
-        };
-        write!(value, "; next-hop={quote}{upstream}{quote}").ok()?;
-    }
-    HeaderValue::from_str(&value).ok()
 }
 
 /// Whole seconds, rounded up, with up to 20 % more by chance, so that clients do not return

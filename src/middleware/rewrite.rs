@@ -106,6 +106,11 @@ fn replace(request: &Request, from: &str, to: &str) -> Option<PathAndQuery> {
 pub struct RewriteLayer(Arc<Rules>);
 
 impl RewriteLayer {
+    /// What it makes of a request.
+    pub fn apply(&self, request: &mut Request) {
+        self.0.apply(request);
+    }
+
     /// The same rules behind an `Arc` of this worker's own.
     #[must_use]
     pub fn local(&self) -> Self {

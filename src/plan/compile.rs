@@ -15,6 +15,7 @@ use super::route::{Context, RoutePlan};
 use super::router::Router;
 use super::{Plan, ServerPlan};
 use crate::config::{Loaded, ServerConfig};
+use crate::pressure::config::ShedConfig;
 use crate::problem::Problems;
 use crate::telemetry::handles::Metrics;
 use crate::upstream::Upstream;
@@ -33,6 +34,7 @@ pub fn compile(
     let context = Context {
         loaded: &loaded,
         identity: &server.identity,
+        shed: server.shed.map(|rules| rules.mode),
         upstream: &|name| upstreams.get(name).cloned(),
         metrics: &|id| metrics.route(id),
     };
@@ -67,6 +69,7 @@ fn server(config: &ServerConfig) -> ServerPlan {
         identity: config.identity.value.as_str().into(),
         trusted: trusted.collect(),
         max_connections: config.max_connections.value,
+        shed: config.shed.on().map(ShedConfig::rules),
         drain_delay: config.drain.delay.0,
         drain_timeout: config.drain.timeout.0,
     }

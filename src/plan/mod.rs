@@ -8,10 +8,12 @@
 //! * `compile`: (config, plan in force) to a plan, or problems
 //! * `router`, `pattern`: host and path to a route
 //! * `route`: what applies to a route's requests
+//! * `explain`: what would become of a request
 //! * `stack`: the order of the layers
 //! * `listener`, `tls`: an address, ready to accept
 
 pub mod compile;
+pub mod explain;
 pub mod listener;
 pub mod pattern;
 pub mod route;
@@ -27,6 +29,7 @@ use arc_swap::{ArcSwap, Cache};
 use ipnet::IpNet;
 
 use crate::config::Loaded;
+use crate::pressure::config::Rules;
 use crate::upstream::Upstream;
 use listener::ListenerPlan;
 use route::RoutePlan;
@@ -62,6 +65,8 @@ pub struct ServerPlan {
     pub trusted: Vec<IpNet>,
     /// Client connections over all listeners and workers.
     pub max_connections: u32,
+    /// When to shed; `None`: never.
+    pub shed: Option<Rules>,
     /// SIGTERM to closing.
     pub drain_delay: Duration,
     /// Closing to giving up.

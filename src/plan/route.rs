@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use crate::config::{DefaultsConfig, Loaded, RouteConfig};
 use crate::gate::caps::Caps;
-use crate::middleware::headers::HeadersLayer;
+use crate::message::fixed::FixedConfig;
+use crate::middleware::fallback::{FallbackConfig, Ladder};
+use crate::middleware::headers::{HeadersConfig, HeadersLayer};
 use crate::middleware::redirect::Redirect;
 use crate::middleware::respond::Respond;
 use crate::middleware::rewrite::RewriteLayer;
+use crate::pressure::config::Priority;
 use crate::problem::{Located, Problem, Problems};
+use crate::switch::Mode;
 use crate::telemetry::handles::RouteMetrics;
 use crate::units::Time;
 use crate::upstream::Upstream;
@@ -41,8 +45,12 @@ pub struct RoutePlan {
     pub rewrite: Option<RewriteLayer>,
     /// Protocols a connection may be upgraded to, lower case.
     pub upgrade: Vec<String>,
+    /// Who is shed last; `None`: nothing is ever shed here.
+    pub shed: Option<(Priority, Mode)>,
     /// How much may be in flight.
     pub concurrency: Option<Caps>,
+    /// Lesser answers.
+    pub ladder: Option<Ladder<Arc<Upstream>>>,
     /// Who answers.
     pub action: Action,
     /// The section with what it inherits, to tell whether a reload changes it.
@@ -67,6 +75,8 @@ pub struct Context<'a> {
     pub loaded: &'a Loaded,
     /// Our name.
     pub identity: &'a Arc<str>,
+    /// Whether there is shedding, and whether it acts.
+    pub shed: Option<Mode>,
     /// The upstreams of the new plan.
     pub upstream: &'a dyn Fn(&str) -> Option<Arc<Upstream>>,
     /// The numbers of a route, by its id.
@@ -87,10 +97,13 @@ impl RoutePlan {
         let files = &context.loaded.files;
         let headers = config.headers.as_ref().map(|h| h.layer(files, problems));
         let rewrite = config.rewrite.as_ref().map(|r| r.value.layer(problems));
+        let priority = config.priority.unwrap_or_default();
+        let shed = context.shed.map(|mode| (priority, mode));
         let concurrency = config.concurrency.as_ref().map(|section| {
             let previous = previous.and_then(|route| route.concurrency.as_ref());
             Caps::compile(&config.id.value, section.caps(), previous, problems)
         });
+        let ladder = ladder(&config, context, problems);
         let action = Action::compile(&config, context, problems);
         let upgrade = config
             .upgrade
@@ -109,7 +122,9 @@ impl RoutePlan {
             headers,
             rewrite,
             upgrade,
+            shed,
             concurrency,
+            ladder,
             action: action?,
             config: Some(config),
         })
@@ -126,7 +141,9 @@ impl RoutePlan {
             headers: None,
             rewrite: None,
             upgrade: Vec::new(),
+            shed: None,
             concurrency: None,
+            ladder: None,
             action: Action::Refuse,
             config: None,
         }
@@ -143,15 +160,45 @@ impl RoutePlan {
     /// Whether this does the same as `other`, so that `other` may go on in its place.
     pub fn same_as(&self, other: &RoutePlan, files_changed: bool) -> bool {
         let names_files = self.config.as_ref().is_some_and(|config| {
-            let respond = config.respond.as_ref().and_then(|r| r.file());
-            let headers = config.headers.as_ref().and_then(|h| h.files().next());
-            respond.or(headers).is_some()
+            let fixed = config.respond.iter().flat_map(FixedConfig::files);
+            let headers = config.headers.iter().flat_map(HeadersConfig::files);
+            let steps = config.steps().flat_map(FallbackConfig::file);
+            fixed.chain(headers).chain(steps).next().is_some()
         });
         self.config == other.config
             && self.identity == other.identity
+            && self.shed == other.shed
             && !(files_changed && names_files)
             && self.action.same_upstreams(&other.action)
+            && self.same_others(other)
     }
+
+    /// The upstreams it forwards to, each with its weight; none for an answer of our own.
+    pub fn shares(&self) -> &[(u32, Arc<Upstream>)] {
+        match &self.action {
+            Action::Forward(shares) => shares,
+            Action::Respond(_) | Action::Redirect(_) | Action::Refuse => &[],
+        }
+    }
+
+    /// The ladders lead to the same upstreams.
+    fn same_others(&self, other: &RoutePlan) -> bool {
+        fn others(route: &RoutePlan) -> impl Iterator<Item = *const Upstream> {
+            let ladder = route.ladder.iter();
+            ladder.flat_map(Ladder::upstreams).map(Arc::as_ptr)
+        }
+        others(self).eq(others(other))
+    }
+}
+
+fn ladder(
+    config: &RouteConfig,
+    context: &Context<'_>,
+    problems: &mut Problems,
+) -> Option<Ladder<Arc<Upstream>>> {
+    let upstream = |name: &Located<String>| (context.upstream)(&name.value);
+    let (steps, files) = (config.fallback.as_ref()?, &context.loaded.files);
+    Ladder::compile(steps, false, upstream, files, problems)
 }
 
 /// The section with what it inherits filled in.
@@ -160,6 +207,7 @@ fn inherit(route: &RouteConfig, defaults: &DefaultsConfig) -> RouteConfig {
     route.timeout = route.timeout.or_else(|| defaults.timeout.clone());
     route.max_body = route.max_body.or(defaults.max_body);
     route.headers = route.headers.or_else(|| defaults.headers.clone());
+    route.priority = route.priority.or(defaults.priority);
     let concurrency = defaults.concurrency.as_ref();
     route.concurrency = route.concurrency.or_else(|| concurrency.cloned());
     route

@@ -8,6 +8,8 @@
 //! before parameter before rest: it does not grow with the number of routes. The tree is our own,
 //! since matchit refuses `/shop/{id}/image` beside `/shop/*`. Pure: no clock, no chance.
 
+pub mod why;
+
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
@@ -248,22 +250,26 @@ impl Rules {
 
     /// Every value is looked at by itself, never the join of several lines.
     fn accept(&self, question: Question<'_>) -> bool {
-        self.headers.iter().all(|(name, wanted)| {
-            let mut values = question.headers.get_all(name).iter();
-            match wanted {
-                None => values.next().is_some(),
-                Some(wanted) => values.any(|value| value == wanted),
-            }
-        }) && self.query.iter().all(|(name, wanted)| {
-            parameters(question.query.unwrap_or("")).any(|(key, value)| {
-                key == name && wanted.as_ref().is_none_or(|wanted| wanted == value)
-            })
-        })
+        self.headers.iter().all(|rule| has_header(rule, question))
+            && self.query.iter().all(|rule| has_parameter(rule, question))
     }
 
     fn accept_method(&self, method: &Method) -> bool {
         self.methods.is_empty() || self.methods.contains(method)
     }
+}
+
+fn has_header((name, wanted): &(HeaderName, Option<HeaderValue>), question: Question<'_>) -> bool {
+    let mut values = question.headers.get_all(name).iter();
+    match wanted {
+        None => values.next().is_some(),
+        Some(wanted) => values.any(|value| value == wanted),
+    }
+}
+
+fn has_parameter((name, wanted): &(String, Option<String>), question: Question<'_>) -> bool {
+    parameters(question.query.unwrap_or(""))
+        .any(|(key, value)| key == name && wanted.as_ref().is_none_or(|wanted| wanted == value))
 }
 
 /// The parameters of a query as they are written: nothing is decoded.

@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use http::HeaderValue;
 use tower::util::{Either, option_layer};
@@ -18,9 +19,11 @@ use crate::chance::Chance;
 use crate::error::GatewayError;
 use crate::message::{Request, Response};
 use crate::middleware::concurrency::{Concurrency, ConcurrencyLayer};
+use crate::middleware::fallback::{FallbackLayer, Guide};
 use crate::middleware::forward::{ForwardLayer, Signature};
 use crate::middleware::headers::HeadersLayer;
 use crate::middleware::intake::IntakeLayer;
+use crate::middleware::load_shed::{LoadShedLayer, Shedder};
 use crate::middleware::observe::{ObserveLayer, Observer};
 use crate::middleware::refuse::Refuse;
 use crate::middleware::request_id::RequestIdLayer;
@@ -58,9 +61,36 @@ where
 }
 
 impl Stack {
+    fn new<S>(service: S) -> Self
+    where
+        S: Service<Request, Response = Response, Error = GatewayError>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        Stack(Arc::new(service))
+    }
+
     /// Answers a request.
     pub fn answer(&self, request: Request) -> Answering {
         self.0.answer(request)
+    }
+}
+
+/// As a step of a ladder: the way to another upstream.
+impl Service<Request> for Stack {
+    type Response = Response;
+    type Error = GatewayError;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), GatewayError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Answering {
+        self.answer(request)
     }
 }
 
@@ -105,14 +135,28 @@ where
         .option_layer(route.headers.as_ref().map(HeadersLayer::local))
         // below here failure is an error; above, it is a response
         .layer(RescueLayer::new(voice(route, kit)))
-        // cap what is in flight: below the limits on rates, above all that does work
-        .option_layer(concurrency(route, kit))
         // a body is capped and watched before anybody reads it
         .layer(IntakeLayer {
             max_body: route.max_body,
         })
+        // the last word when anything below refused or failed
+        .option_layer(ladder(route, kit))
+        // refuse cheaply, before any other policy, while the process is short of something
+        .option_layer(load_shed(route, kit))
+        // cap what is in flight: below the limits on rates, above all that does work
+        .option_layer(concurrency(route, kit))
         .service(answerer);
-    Stack(Arc::new(stack))
+    Stack::new(stack)
+}
+
+/// The ladder of a route, with this worker's ways to its other upstreams.
+fn ladder(route: &RoutePlan, kit: &Kit) -> Option<FallbackLayer<Stack>> {
+    let ladder = route.ladder.as_ref()?;
+    Some(FallbackLayer::new(Guide {
+        ladder: ladder.map(|other| Stack::new(way_out(route, kit, &[(1, other.clone())]))),
+        stale: None,
+        identity: Arc::from(&*route.identity),
+    }))
 }
 
 /// The way to an upstream.
@@ -145,6 +189,17 @@ fn way_out(
 fn capped<S>(upstream: &Upstream, client: S) -> Either<Concurrency<S>, S> {
     let cap = upstream.concurrency().map(ConcurrencyLayer::of_upstream);
     option_layer(cap).layer(client)
+}
+
+fn load_shed(route: &RoutePlan, kit: &Kit) -> Option<LoadShedLayer> {
+    let (priority, mode) = route.shed?;
+    Some(LoadShedLayer::new(Shedder {
+        metrics: kit.metrics.clone(),
+        worker: kit.worker,
+        priority,
+        mode,
+        chance: kit.chance.clone(),
+    }))
 }
 
 fn concurrency(route: &RoutePlan, kit: &Kit) -> Option<ConcurrencyLayer> {

@@ -1,4 +1,5 @@
 //! The section `server.shed`, and `priority` of a route.
+//! What can be wrong with it is said here.
 
 use std::time::Duration;
 
@@ -85,10 +86,7 @@ impl ShedConfig {
 
     /// What is wrong with it.
     pub fn check(&self, problems: &mut Problems) {
-        let shares = [
-            ("memory", &self.memory),
-            ("descriptors", &self.descriptors),
-        ];
+        let shares = [("memory", &self.memory), ("descriptors", &self.descriptors)];
         for (key, share) in shares {
             if !(share.value > 0.0 && share.value < 1.0) {
                 let message = format!("{key} must be above 0 and below 1");

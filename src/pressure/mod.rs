@@ -43,6 +43,11 @@ impl Cause {
         (Cause::Descriptors, "descriptors"),
         (Cause::Lag, "lag"),
     ];
+
+    /// The word for metrics and `/status`.
+    pub fn as_str(self) -> &'static str {
+        Cause::ALL[self as usize].1
+    }
 }
 
 /// A level where all of this priority and those below are shed.
@@ -195,7 +200,10 @@ impl Pressure {
 
     /// How much there is of each shortage, 0 to 1, the worst worker for lag: for autoscalers.
     pub fn ratios(&self) -> [(&'static str, f64); 3] {
-        let late = self.workers.iter().map(|w| f64::from_bits(w.late.load(Relaxed)));
+        let late = self
+            .workers
+            .iter()
+            .map(|w| f64::from_bits(w.late.load(Relaxed)));
         let of = |at: usize| f64::from_bits(self.used[at].load(Relaxed));
         let ratios = [of(0), of(1), late.fold(0.0, f64::max)];
         let named = Cause::ALL.iter().zip(ratios);
@@ -233,7 +241,8 @@ impl Process {
         match rules {
             Some(rules) => {
                 self.memory.fill(used.memory, rules.memory, passed);
-                self.descriptors.fill(used.descriptors, rules.descriptors, passed);
+                self.descriptors
+                    .fill(used.descriptors, rules.descriptors, passed);
             }
             None => *self = Process::default(),
         }

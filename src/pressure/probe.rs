@@ -85,7 +85,9 @@ fn memory_limit(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
         };
         let group = Path::new(root).join(path.trim_start_matches('/'));
         let above = group.ancestors().take_while(|p| p.starts_with(root));
-        above.map(|folder: &Path| -> PathBuf { folder.join(file) }).collect()
+        above
+            .map(|folder: &Path| -> PathBuf { folder.join(file) })
+            .collect()
     });
     let limits = limits.filter_map(|file| read(&file)?.trim().parse::<u64>().ok());
     limits.chain(machine(read)).min()
@@ -93,7 +95,9 @@ fn memory_limit(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
 
 fn machine(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
     let text = read(Path::new("/proc/meminfo"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -123,7 +127,10 @@ mod tests {
         let one = [
             ("/proc/self/cgroup", "5:cpu:/x\n4:memory,blkio:/a\n"),
             ("/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "8192\n"),
-            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+            (
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "9223372036854771712\n",
+            ),
             MEMINFO,
         ];
         assert_eq!(limit(&one), Some(8192));

@@ -19,7 +19,12 @@ fn use_between_the_threshold_and_the_end_sheds_low_then_normal_then_high() {
     assert_eq!(level(0.95), 1.5);
     assert_eq!(level(1.0), 3.0);
     assert_eq!(level(7.0), 3.0);
-    let shares = |level| Priority::ALL.iter().map(|(p, _)| share(level, *p)).collect::<Vec<_>>();
+    let shares = |level| {
+        Priority::ALL
+            .iter()
+            .map(|(p, _)| share(level, *p))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(shares(0), [0, 0, 0]);
     assert_eq!(shares(300), [300, 0, 0]);
     assert_eq!(shares(1500), [1000, 500, 0]);
@@ -40,7 +45,10 @@ fn a_level_rises_at_once_holds_about_the_threshold_and_falls_slowly() {
         assert!(valve.level() < before);
         quarters += 1;
     }
-    assert!((56..=64).contains(&quarters), "15 s from 1.5: {quarters} quarters");
+    assert!(
+        (56..=64).contains(&quarters),
+        "15 s from 1.5: {quarters} quarters"
+    );
 }
 
 #[test]
@@ -83,7 +91,10 @@ fn over_a_steady_overload_what_is_shed_settles_and_does_not_swing() {
             .fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
         let needed = 2.0 * (1.0 - 1.0 / overload);
         assert!(high - low < 0.5, "overload {overload}: {low} to {high}");
-        assert!(high > needed - 0.3, "overload {overload}: {high} of {needed}");
+        assert!(
+            high > needed - 0.3,
+            "overload {overload}: {high} of {needed}"
+        );
     }
 }
 
@@ -112,12 +123,22 @@ fn a_worker_sheds_for_the_worse_of_its_own_and_the_process() {
     assert_eq!(sheds(1, Priority::Low), None, "by chance");
     assert_eq!(sheds(0, Priority::Normal), None);
     pressure.set_process((0.95, 1.5), (0.97, 2.1));
-    assert_eq!(sheds(0, Priority::Normal), None, "a worker looks when it looks");
+    assert_eq!(
+        sheds(0, Priority::Normal),
+        None,
+        "a worker looks when it looks"
+    );
     pressure.set_worker(0, 0.6, 0.2);
     assert_eq!(sheds(0, Priority::Normal), Some(Cause::Descriptors));
-    assert_eq!(pressure.sheds(0, Priority::High, || 50), Some(Cause::Descriptors));
+    assert_eq!(
+        pressure.sheds(0, Priority::High, || 50),
+        Some(Cause::Descriptors)
+    );
     assert_eq!(sheds(0, Priority::High), None);
     let ratios = pressure.ratios();
-    assert_eq!(ratios, [("memory", 0.95), ("descriptors", 0.97), ("lag", 0.5)]);
+    assert_eq!(
+        ratios,
+        [("memory", 0.95), ("descriptors", 0.97), ("lag", 0.5)]
+    );
     assert_eq!(pressure.levels().next(), Some((2.1, Cause::Descriptors)));
 }

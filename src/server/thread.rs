@@ -22,9 +22,12 @@ use super::tls::HANDSHAKES;
 use super::worker::Worker;
 use crate::clock;
 use crate::plan::listener::ListenerPlan;
+use crate::pressure;
 
 /// How often a worker looks at its clock.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a worker looks how late it is.
+const LAG_TICK: Duration = Duration::from_millis(25);
 /// How often a closing worker looks whether its last connection is gone.
 const LOOK: Duration = Duration::from_millis(20);
 /// What connections get to count themselves and close once they are cut.
@@ -138,6 +141,7 @@ async fn live(start: Start) {
     };
     let mut orders = start.orders;
     let mut beat = std::pin::pin!(heartbeat(&worker));
+    let mut watch = std::pin::pin!(watch_lag(&worker));
     let mut end = std::pin::pin!(ended(floor.local.clone(), signal));
     loop {
         tokio::select! {
@@ -146,6 +150,7 @@ async fn live(start: Start) {
                 None => return,
             },
             () = &mut beat => {}
+            () = &mut watch => {}
             () = &mut end => return,
         }
     }
@@ -181,6 +186,22 @@ async fn heartbeat(worker: &Worker) {
             .add(busy.saturating_sub(cells.busy_nanos.get()));
         worker.tick();
         worker.every_second(now);
+    }
+}
+
+/// Many times a second: how late the loop comes round, and what is shed for it.
+async fn watch_lag(worker: &Worker) {
+    let mut own = pressure::Own::default();
+    let mut due = clock::now();
+    loop {
+        let last = due;
+        due = clock::now() + LAG_TICK;
+        tokio::time::sleep_until(due.into()).await;
+        let now = clock::now();
+        let lag = now.duration_since(due);
+        let rules = worker.view().plan.server.shed;
+        let to = (&worker.metrics.pressure, worker.index);
+        own.step(lag, rules.as_ref(), now.duration_since(last), to);
     }
 }
 

@@ -4,10 +4,13 @@
 //! that `expose` walks; a test that touches every cell holds the two together.
 
 use super::handles::{
-    CODES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied, Violation, WAIT,
+    CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied,
+    Violation, WAIT,
 };
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
+use crate::pressure;
+use crate::pressure::config::Priority;
 
 /// The most series that this many routes, upstreams, listeners (one certificate each) and workers
 /// can expose. The `_none` route that Weir itself counts is included.
@@ -30,9 +33,9 @@ fn route() -> usize {
     let methods = METHODS.len() + 1;
     let in_flight_waiting_and_bytes = 4;
     let histograms = 2 * histogram(REQUEST) + histogram(LOOP) + histogram(WAIT);
-    // failures, what was observed, and lesser answers
-    let words = 2 * Reason::ALL.len() + Cause::ALL.len() * Step::ALL.len();
-    codes + methods + words + in_flight_waiting_and_bytes + histograms
+    let (errors, observed) = (Reason::ALL.len(), Reason::ALL.len());
+    let degraded = Cause::ALL.len() * Step::ALL.len();
+    codes + methods + errors + observed + degraded + in_flight_waiting_and_bytes + histograms
 }
 
 fn upstream() -> usize {
@@ -40,8 +43,8 @@ fn upstream() -> usize {
     let histograms = histogram(REQUEST) + 3 * histogram(WAIT);
     // in flight, ejections, panic, pool waiting, budget, cap
     let single = 6;
-    let (endpoint_states, checks, pool_states, sources, outcomes) = (4, 3, 3, 3, 2);
-    let words = endpoint_states + checks + pool_states + sources + outcomes;
+    let (checks, pool_states, sources, outcomes) = (3, 3, 3, 2);
+    let words = ENDPOINT_STATES.len() + checks + pool_states + sources + outcomes;
     attempts + histograms + single + words + PoolClose::ALL.len() + RetryDenied::ALL.len()
 }
 
@@ -58,5 +61,7 @@ fn worker() -> usize {
 
 fn process() -> usize {
     // generation, success, time, plans, two infos, draining; aborted by kind; access log; process_*
-    ReloadOutcome::ALL.len() + 7 + 2 + 2 + 7
+    let shed = Priority::ALL.len() * pressure::Cause::ALL.len();
+    let ratios = pressure::Cause::ALL.len();
+    ReloadOutcome::ALL.len() + 7 + 2 + 2 + 7 + shed + ratios
 }

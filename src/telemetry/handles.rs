@@ -5,17 +5,20 @@
 //! label is formatted and nothing is looked up by name while a request runs; `expose` walks these
 //! structures at scrape time and gives each number its name from `names`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use super::cells::{Cell, Gauge, Histogram, PerWorker};
-pub use super::words::{CODES, METHODS};
+pub use super::words::{CODES, ENDPOINT_STATES, METHODS};
 pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Violation};
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
+use crate::pressure::config::Priority;
+use crate::pressure::{self, Pressure};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -224,6 +227,8 @@ pub struct UpstreamCells {
     pub retries_success: Cell,
     pub retries_failure: Cell,
     pub retries_denied: [Cell; RetryDenied::ALL.len()],
+    /// Addresses that are no endpoints any more and still have requests or connections.
+    pub leaving: Mutex<BTreeSet<SocketAddr>>,
 }
 
 impl Default for UpstreamCells {
@@ -253,6 +258,7 @@ impl Default for UpstreamCells {
             retries_success: Cell::default(),
             retries_failure: Cell::default(),
             retries_denied: Default::default(),
+            leaving: Mutex::default(),
         }
     }
 }
@@ -296,6 +302,8 @@ pub struct WorkerCells {
     pub loop_lag: Histogram,
     pub drain_aborted_requests: Cell,
     pub drain_aborted_tunnels: Cell,
+    /// By [`Priority`] and cause of [`pressure::Cause`].
+    pub shed: [[Cell; pressure::Cause::ALL.len()]; Priority::ALL.len()],
 }
 
 impl Default for WorkerCells {
@@ -309,6 +317,7 @@ impl Default for WorkerCells {
             loop_lag: Histogram::new(LOOP),
             drain_aborted_requests: Cell::default(),
             drain_aborted_tunnels: Cell::default(),
+            shed: Default::default(),
         }
     }
 }
@@ -346,6 +355,8 @@ pub struct Metrics {
     pub worker: PerWorker<WorkerCells>,
     /// Reloads and the plan in force.
     pub config: ConfigCells,
+    /// What the process is short of.
+    pub pressure: Pressure,
 }
 
 impl Metrics {
@@ -358,6 +369,7 @@ impl Metrics {
             listeners: Mutex::default(),
             worker: PerWorker::new(workers, WorkerCells::default),
             config: ConfigCells::default(),
+            pressure: Pressure::new(workers),
         }
     }
 

@@ -418,14 +418,20 @@ impl<'de> Deserialize<'de> for RetryOn {
     }
 }
 
+impl fmt::Display for RetryOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RetryOn::Connect => f.write_str("connect"),
+            RetryOn::Reset => f.write_str("reset"),
+            RetryOn::Timeout => f.write_str("timeout"),
+            RetryOn::Status(status) => status.fmt(f),
+        }
+    }
+}
+
 impl Serialize for RetryOn {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        match self {
-            RetryOn::Connect => s.serialize_str("connect"),
-            RetryOn::Reset => s.serialize_str("reset"),
-            RetryOn::Timeout => s.serialize_str("timeout"),
-            RetryOn::Status(status) => s.collect_str(status),
-        }
+        s.collect_str(self)
     }
 }
 

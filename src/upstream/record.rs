@@ -14,6 +14,7 @@ use http::StatusCode;
 use super::choose::Slot;
 use super::eject;
 use super::endpoint::Standing;
+use super::retry;
 use super::send::{Sender, Stale};
 use crate::clock;
 use crate::error::{GatewayError, Reason, Side};
@@ -76,6 +77,7 @@ impl Record {
         if matches!(self.state, State::Answered) {
             self.state = State::Counted;
             self.slot.pool.cells().failed.inc(why);
+            retry::answered(&self.sender.upstream, self.slot.pool.cells(), why);
             self.bad(clock::now());
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::harness::gateway::before;
-use super::harness::{Gateway, Origin, Raw, Reply, SOON, client, eventually, origin};
+use super::harness::{Gateway, Origin, Raw, Reply, SOON, client, eventually, h2c, origin};
 
 /// An origin that answers when it is told, and knows what it was asked and how much at once.
 struct Held {
@@ -202,14 +202,39 @@ fn a_client_that_gives_up_in_the_queue_leaves_no_trace() {
     let held = Held::start();
     let cap = "{ max = 1, queue = 4, queue_timeout = \"20s\" }";
     let gateway = Gateway::start(&config(held.origin.address, cap));
-    let mut line = queue_of_four(&gateway, &held);
-    line.drain(1..4).for_each(reset);
-    eventually("three have left the queue", || {
-        gateway.metric(WAITING) == 1.0
+    let mut first = ask(&gateway, "/0");
+    held.waits_for(1);
+    // Over HTTP/2 a client can give up one request and keep the others.
+    h2c::converse(gateway.web(), async |mut send| {
+        let mut line = Vec::new();
+        for n in 1..=4 {
+            send = send.ready().await.expect("it takes more");
+            let asked = send.send_request(h2c::get(&format!("/{n}")), true);
+            line.push(asked.expect("it goes out"));
+            tokio::task::yield_now().await;
+        }
+        let waiting = |count| {
+            let gateway = &gateway;
+            async move {
+                let end = Instant::now() + SOON;
+                while gateway.metric(WAITING) != count {
+                    assert!(Instant::now() < end, "{count} are to wait");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        waiting(4.0).await;
+        let (last, _) = line.pop().expect("four");
+        for (_, mut stream) in line {
+            stream.send_reset(::h2::Reason::CANCEL);
+        }
+        waiting(1.0).await;
+        held.answer(2);
+        assert_eq!(last.await.expect("an answer").status(), 200);
     });
-    assert_eq!(order(&held, 2), ["/0", "/4"]);
-    assert!(line.iter_mut().all(|c| c.response().status() == 200));
-    assert_eq!(in_flight(&gateway), 0);
+    assert_eq!(first.response().status(), 200);
+    assert_eq!(held.asked(), ["/0", "/4"]);
+    eventually("nothing is left", || in_flight(&gateway) == 0);
 }
 
 #[test]

@@ -51,6 +51,7 @@ pub(super) fn check_partial(config: &Config, lost: &Lost, problems: &mut Problem
 
 fn server(server: &ServerConfig, problems: &mut Problems) {
     at_least_one(&server.max_connections, "max_connections", problems);
+    server.shed.on().into_iter().for_each(|s| s.check(problems));
     for peer in &server.trusted_proxies {
         let address = peer.parse::<std::net::IpAddr>().is_ok();
         if !address && peer.parse::<IpNet>().is_err() {

@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config, lost: &Lost, problems: &mut Problems) {
             problems.push(Problem::at(&route.id.span, message).also(first, "first here"));
         }
         targets(route, config, lost, problems);
+        steps(route, config, lost, problems);
         values(route, problems);
         if !lost.touched("routes", &route.id) {
             one_action(route, problems);
@@ -48,6 +49,22 @@ fn targets(route: &RouteConfig, config: &Config, lost: &Lost, problems: &mut Pro
     if split.iter().map(weight).sum::<u64>() == 0 && !lost.touched("routes", &route.id) {
         let message = "a split needs a part with a weight above 0";
         problems.push(Problem::at(&split.span, message));
+    }
+}
+
+/// A step that asks another upstream asks one that is there, and none that was asked before: the
+/// ladder would only go round.
+fn steps(route: &RouteConfig, config: &Config, lost: &Lost, problems: &mut Problems) {
+    let only = route.upstream.as_ref();
+    let mut asked: Vec<&Located<String>> = only.into_iter().collect();
+    for other in route.steps().filter_map(|step| step.upstream.as_ref()) {
+        resolves(other, config, lost, problems);
+        if let Some(before) = asked.iter().find(|name| name.value == other.value) {
+            let message = format!("upstream \"{}\" has been asked by then", other.value);
+            let problem = Problem::at(&other.span, message).also(&before.span, "first here");
+            problems.push(problem.help("a step leads to another upstream, or is left out"));
+        }
+        asked.push(other);
     }
 }
 

@@ -22,13 +22,15 @@ use prometheus::{Registry, TextEncoder};
 use super::Build;
 use super::cells::{Cell, Gauge};
 use super::handles::{
-    METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied, RouteCells, UpstreamCells,
-    Violation,
+    ENDPOINT_STATES, METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied, RouteCells,
+    UpstreamCells, Violation, WorkerCells,
 };
 use super::names::{self, Metric};
 use super::process::Process;
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
+use crate::pressure;
+use crate::pressure::config::Priority;
 use family::{Family, Words, counters, counters_by, gauges, histograms, seconds, single};
 
 /// What is asked at scrape time because no cell holds it. Called on the control thread; must not
@@ -47,14 +49,8 @@ pub trait Live: Send + Sync + 'static {
 pub struct LiveUpstream {
     /// Its name in the config.
     pub name: Arc<str>,
-    /// Endpoints that get traffic.
-    pub healthy: usize,
-    /// Endpoints that fail their checks.
-    pub unhealthy: usize,
-    /// Endpoints that are out for failing requests.
-    pub ejected: usize,
-    /// Endpoints that only finish what they have.
-    pub draining: usize,
+    /// How many endpoints are in each of [`ENDPOINT_STATES`].
+    pub endpoints: [usize; ENDPOINT_STATES.len()],
     /// Too few are healthy, all are used.
     pub panic: bool,
     /// Share of the retry budget left, 0 to 1; `None` without retries.
@@ -132,6 +128,7 @@ impl Collector for Scrape {
         self.live(&mut out);
         self.listeners(&mut out);
         self.config(&mut out);
+        self.pressure(&mut out);
         self.workers(&mut out);
         process(&mut out);
         out
@@ -262,10 +259,9 @@ impl Scrape {
         let mut limit = Family::new(&names::CONCURRENCY_LIMIT);
         for upstream in self.live.upstreams() {
             let name = &*upstream.name;
-            endpoints.number(&[name, "healthy"], upstream.healthy as f64);
-            endpoints.number(&[name, "unhealthy"], upstream.unhealthy as f64);
-            endpoints.number(&[name, "ejected"], upstream.ejected as f64);
-            endpoints.number(&[name, "draining"], upstream.draining as f64);
+            for (state, count) in ENDPOINT_STATES.iter().zip(upstream.endpoints) {
+                endpoints.number(&[name, state], count as f64);
+            }
             panic.number(&[name], f64::from(u8::from(upstream.panic)));
             if let Some(left) = upstream.retry_budget {
                 budget.number(&[name], left);
@@ -345,6 +341,22 @@ impl Scrape {
         ] {
             out.push(single(metric, &[], gauge.get() as f64));
         }
+    }
+
+    fn pressure(&self, out: &mut Vec<MetricFamily>) {
+        let mut shed = Family::new(&names::SHED);
+        for (priority, word) in Priority::ALL {
+            for (cause, cause_word) in pressure::Cause::ALL {
+                let cell = |c: &WorkerCells| c.shed[*priority as usize][*cause as usize].get();
+                let count: u64 = self.metrics.worker.sum(cell);
+                shed.number(&[word, cause_word], count as f64);
+            }
+        }
+        let mut ratios = Family::new(&names::PRESSURE);
+        for (cause, ratio) in self.metrics.pressure.ratios() {
+            ratios.number(&[cause], ratio);
+        }
+        out.extend([shed.done(), ratios.done()]);
     }
 
     fn workers(&self, out: &mut Vec<MetricFamily>) {

@@ -51,10 +51,13 @@
 //!     rescue            below here failure is an error; above, it is a response
 //!     intake            the body's cap and the time between its pieces
 //!     fallback          the ladder: a lesser answer when anything below refused or failed
+//!     load_shed         low priority is refused while the process is short of something
+//!     concurrency       a cap on what is in flight, and a bounded queue
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
 //!     upgrade           who may leave HTTP
 //!     rewrite           what only the upstream sees
 //!     split             which upstream
+//!     concurrency       the upstream's own cap: one place however often it is tried
 //!     upstream/retry    further tries, within a budget
 //!     forward           hop-by-hop fields off; Via, Forwarded, X-Forwarded-* on
 //!     upstream/send     choose an endpoint, take a connection, send within the route's timeout, record

@@ -274,7 +274,7 @@ pub struct DefaultsConfig {
     /// As on a route.
     pub headers: Option<HeadersConfig>,
     /// As on a route.
-    pub priority: Option<Priority>,
+    pub priority: Option<Located<Priority>>,
     /// As on a route. Each route counts for itself.
     pub concurrency: Option<RouteConcurrency>,
 }
@@ -438,7 +438,7 @@ pub struct RouteConfig {
     /// Who is shed last while the process is short of something (`server.shed`). Default
     /// `"normal"`.
     #[serde(default)]
-    pub priority: Option<Priority>,
+    pub priority: Option<Located<Priority>>,
     /// How much may be in flight at once, over all workers: one table, or a list of them with a key
     /// each. Default: no cap.
     #[serde(default)]

@@ -52,6 +52,8 @@ pub struct CapStanding {
 /// A cap for all requests.
 #[derive(Debug, Clone)]
 pub struct WholeCap {
+    /// Its place in the config's list.
+    pub position: usize,
     /// Its name where it refuses.
     pub policy: Arc<str>,
     /// What counts.
@@ -67,6 +69,8 @@ pub struct WholeCap {
 /// A cap for each client.
 #[derive(Clone)]
 pub struct ClientCap {
+    /// Its place in the config's list.
+    pub position: usize,
     /// Its name where it refuses.
     pub policy: Arc<str>,
     /// By what clients are told apart.
@@ -96,12 +100,12 @@ impl Caps {
         problems: &mut Problems,
     ) -> Caps {
         let mut caps = Caps::default();
-        for config in configs {
+        for (position, config) in configs.into_iter().enumerate() {
             if config.key.is_none() {
                 let before = previous.and_then(|caps| caps.whole.as_ref());
-                caps.whole = Some(WholeCap::new(name, config, before));
+                caps.whole = Some(WholeCap::new(name, position, config, before));
             } else {
-                let cap = ClientCap::compile(name, config, previous, problems);
+                let cap = ClientCap::compile(name, position, config, previous, problems);
                 caps.clients.extend(cap);
             }
         }
@@ -139,13 +143,19 @@ impl WholeCap {
         }
     }
 
-    fn new(name: &str, config: &ConcurrencyConfig, before: Option<&WholeCap>) -> Self {
+    fn new(
+        name: &str,
+        position: usize,
+        config: &ConcurrencyConfig,
+        before: Option<&WholeCap>,
+    ) -> Self {
         let settings = config.settings();
         let gate = before.map_or_else(
             || Arc::new(Gate::new(&settings)),
             |before| Arc::clone(&before.gate),
         );
         WholeCap {
+            position,
             policy: format!("{name}.concurrency").into(),
             gate,
             settings,
@@ -175,6 +185,7 @@ impl ClientCap {
 
     fn compile(
         name: &str,
+        position: usize,
         config: &ConcurrencyConfig,
         previous: Option<&Caps>,
         problems: &mut Problems,
@@ -185,6 +196,7 @@ impl ClientCap {
         let before = before.find(|cap| cap.key == key);
         let counts = before.map_or_else(Arc::default, |before| Arc::clone(&before.counts));
         Some(ClientCap {
+            position,
             policy: format!("{name}.concurrency.{}", written.replace(", ", "+")).into(),
             key,
             written,

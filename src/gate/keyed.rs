@@ -75,6 +75,12 @@ impl Clients {
         }
     }
 
+    /// How much this client has in flight.
+    pub fn of(&self, key: u64) -> u32 {
+        let shard = self.shard(key).0.lock();
+        shard.get(&key).copied().unwrap_or(0)
+    }
+
     /// How many clients have something in flight, and how much all of them have.
     pub fn count(&self) -> (usize, u64) {
         let shards = self.shards.iter().map(|shard| {

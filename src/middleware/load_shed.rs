@@ -108,3 +108,56 @@ where
         Either::Left(self.inner.call(request))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt;
+    use tower_test::mock;
+
+    use super::*;
+    use crate::message::Body;
+
+    fn shedder(priority: Priority, mode: Mode, level: f64) -> Shedder {
+        let metrics = Arc::new(Metrics::new(1));
+        metrics.pressure.set_worker(0, level, 1.0);
+        Shedder {
+            metrics,
+            worker: 0,
+            priority,
+            mode,
+            chance: Arc::new(Chance::seeded(1)),
+        }
+    }
+
+    async fn outcome(priority: Priority, mode: Mode, level: f64) -> Result<u16, Reason> {
+        let layer = LoadShedLayer::new(shedder(priority, mode, level));
+        let inner = tower::service_fn(|_| async { Ok(Response::new(Body::empty())) });
+        let answer = layer
+            .layer(inner)
+            .oneshot(Request::new(Body::empty()))
+            .await;
+        answer.map(|a| a.status().as_u16()).map_err(|e| e.reason())
+    }
+
+    #[tokio::test]
+    async fn it_passes_below_its_level_refuses_above_and_only_counts_when_it_observes() {
+        let (low, high) = (Priority::Low, Priority::High);
+        assert_eq!(outcome(low, Mode::Enforce, 0.0).await, Ok(200));
+        assert_eq!(outcome(low, Mode::Enforce, 1.0).await, Err(Reason::Shed));
+        assert_eq!(outcome(low, Mode::Observe, 1.0).await, Ok(200));
+        assert_eq!(outcome(high, Mode::Enforce, 2.0).await, Ok(200));
+    }
+
+    #[tokio::test]
+    async fn readiness_is_that_of_the_inner_service() {
+        let shedder = Arc::new(shedder(Priority::Low, Mode::Enforce, 1.0));
+        let (mock, mut handle) = mock::pair::<(), Response>();
+        let inner = mock
+            .map_request(|_: Request| ())
+            .map_err(|_| Reason::Panic.into());
+        handle.allow(0);
+        let mut shed = LoadShed { inner, shedder };
+        let ready = futures_util::future::poll_fn(|cx| Poll::Ready(shed.poll_ready(cx).is_ready()));
+        assert!(!ready.await);
+    }
+}

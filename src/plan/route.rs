@@ -97,7 +97,10 @@ impl RoutePlan {
         let files = &context.loaded.files;
         let headers = config.headers.as_ref().map(|h| h.layer(files, problems));
         let rewrite = config.rewrite.as_ref().map(|r| r.value.layer(problems));
-        let priority = config.priority.unwrap_or_default();
+        let priority = config
+            .priority
+            .as_ref()
+            .map_or(Priority::default(), |p| p.value);
         let shed = context.shed.map(|mode| (priority, mode));
         let concurrency = config.concurrency.as_ref().map(|section| {
             let previous = previous.and_then(|route| route.concurrency.as_ref());
@@ -207,7 +210,7 @@ fn inherit(route: &RouteConfig, defaults: &DefaultsConfig) -> RouteConfig {
     route.timeout = route.timeout.or_else(|| defaults.timeout.clone());
     route.max_body = route.max_body.or(defaults.max_body);
     route.headers = route.headers.or_else(|| defaults.headers.clone());
-    route.priority = route.priority.or(defaults.priority);
+    route.priority = route.priority.or_else(|| defaults.priority.clone());
     let concurrency = defaults.concurrency.as_ref();
     route.concurrency = route.concurrency.or_else(|| concurrency.cloned());
     route

@@ -32,6 +32,11 @@ impl Priority {
         (Priority::Normal, "normal"),
         (Priority::High, "high"),
     ];
+
+    /// The word for config and metrics.
+    pub fn as_str(self) -> &'static str {
+        Priority::ALL[self as usize].1
+    }
 }
 
 /// When requests are refused because the process is short of something, low priority first.

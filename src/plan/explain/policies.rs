@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use super::{Asked, place, place_of};
 use crate::config::{Loaded, RouteConfig};
+use crate::gate::caps::Caps;
 use crate::plan::Plan;
 use crate::plan::route::{Action, RoutePlan};
 use crate::problem::Span;
+use crate::switch::Mode;
 use crate::units::Time;
 
 /// One policy as it applies to the request.
@@ -66,7 +68,60 @@ pub(super) fn of(
 }
 
 /// What may refuse, in order.
-fn refusals(_: &mut List<'_>, _: &RouteConfig, _: &RoutePlan, _: &Asked, _: Instant) {}
+fn refusals(
+    list: &mut List<'_>,
+    config: &RouteConfig,
+    route: &RoutePlan,
+    asked: &Asked,
+    _: Instant,
+) {
+    if let Some((priority, mode)) = route.shed {
+        let says = format!("{}{}", priority.as_str(), observed(mode));
+        let span = config.priority.as_ref().map_or(0..0, |p| p.span.clone());
+        list.add("priority", says, &span);
+    }
+    let Some(caps) = &route.concurrency else {
+        return;
+    };
+    let span = |policy: usize| {
+        let cap = config.concurrency.as_ref()?.caps().get(policy)?;
+        Some(cap.max.span.clone())
+    };
+    for (at, says) in concurrency(caps, asked) {
+        list.add("concurrency", says, &span(at).unwrap_or(0..0));
+    }
+}
+
+/// What each cap says of the request, with its place in the config's list.
+fn concurrency(caps: &Caps, asked: &Asked) -> Vec<(usize, String)> {
+    let (request, exchange) = asked.request();
+    let clients = caps.clients.iter().map(|cap| {
+        let key = cap.key.hash(&request, &exchange, &cap.counts.by);
+        let shown = cap.key.shown(&request, &exchange).join(", ");
+        let (max, now) = (cap.max, cap.counts.of(key));
+        let mode = observed(cap.mode);
+        let says = format!("{}: at most {max} of {shown}, {now} now{mode}", cap.written);
+        (cap.position, says)
+    });
+    let whole = caps.whole.iter().map(|cap| {
+        let now = cap.gate.standing();
+        let mut says = format!("at most {}, {} now", now.limit, now.in_flight);
+        let queue = cap.settings.rules.queue;
+        if queue > 0 {
+            let (timeout, waiting) = (Time(cap.timeout), now.waiting);
+            says += &format!("; {queue} may wait for {timeout}, {waiting} do");
+        }
+        (cap.position, says + observed(cap.mode))
+    });
+    clients.chain(whole).collect()
+}
+
+fn observed(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "",
+        Mode::Observe => " (observes)",
+    }
+}
 
 fn edits(list: &mut List<'_>, config: &RouteConfig) {
     let Some(headers) = &config.headers else {
@@ -121,6 +176,12 @@ fn way_out(
         let Some(section) = plan.loaded.config.upstreams.get(&*upstream.name) else {
             continue;
         };
+        if let (Some(cap), Some(caps)) = (&section.concurrency, upstream.concurrency()) {
+            for (_, says) in concurrency(caps, asked) {
+                let says = format!("{}: {says}", upstream.name);
+                list.add("concurrency", says, &cap.max.span);
+            }
+        }
         if let Some(retry) = section.retry.on() {
             let on: Vec<String> = retry.on.iter().map(|on| on.value.to_string()).collect();
             let says = format!(

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "this very file, made of other atomics"
+)]
 #[path = "queue.rs"]
 mod queue;
 

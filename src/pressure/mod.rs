@@ -5,7 +5,8 @@
 //! rise at once and fall slowly, so that what is shed does not swing. For memory and descriptors
 //! the level says where between the threshold and the end the use is; high priority is shed at the
 //! very end alone. Lag has no end: while a worker is late its level climbs, the faster the later it
-//! is, and never to high priority, which would then wait for nobody.
+//! is, and never to high priority, which would then wait for nobody. What counts is the least of the
+//! last few looks: work that stands and waits, and not a moment in which the thread did not run.
 //!
 //! [`Valve`] is pure: what was measured and the time that has passed are arguments. [`Pressure`]
 //! is what the threads share: the control thread writes what holds for the process, each worker
@@ -62,6 +63,11 @@ const FALL: f64 = 0.1;
 const RISE: f64 = 2.0;
 /// But at most this much.
 const FASTEST: f64 = 10.0;
+/// However long a look was put off, it counts for no more than this: one stall sheds few.
+const ONE_LOOK: Duration = Duration::from_millis(50);
+/// A worker counts as late if it was at each of so many looks. One that was not running for a while
+/// is late once; one that has more work than time is late again and again.
+const LOOKS: usize = 6;
 
 /// One level, with its memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -88,6 +94,7 @@ impl Valve {
 
     /// Of a worker that is this late.
     pub fn late(&mut self, lag: Duration, threshold: Duration, passed: Duration) {
+        let passed = passed.min(ONE_LOOK);
         let ratio = lag.as_secs_f64() / threshold.as_secs_f64().max(f64::EPSILON);
         if ratio >= 1.0 {
             let speed = (RISE * ratio).min(FASTEST);
@@ -257,6 +264,9 @@ impl Process {
 #[derive(Debug, Default)]
 pub struct Own {
     lag: Valve,
+    /// How late it was at its last looks.
+    looks: [Duration; LOOKS],
+    next: usize,
 }
 
 impl Own {
@@ -268,10 +278,13 @@ impl Own {
         passed: Duration,
         to: (&Pressure, usize),
     ) {
+        self.looks[self.next % LOOKS] = lag;
+        self.next = self.next.wrapping_add(1);
+        let standing = self.looks.iter().min().copied().unwrap_or_default();
         let late = match rules {
             Some(rules) => {
-                self.lag.late(lag, rules.lag, passed);
-                lag.as_secs_f64() / rules.lag.as_secs_f64()
+                self.lag.late(standing, rules.lag, passed);
+                standing.as_secs_f64() / rules.lag.as_secs_f64()
             }
             None => {
                 *self = Own::default();

@@ -70,6 +70,23 @@ fn lag_climbs_while_a_worker_is_late_and_never_reaches_high_priority() {
     assert!(very.level() > 2.0 * slightly.level());
 }
 
+#[test]
+fn one_stall_however_long_sheds_nothing_and_a_standing_lag_does() {
+    let rules = super::config::ShedConfig::default().rules();
+    let (pressure, mut own) = (Pressure::new(1), Own::default());
+    let mut look = |lag| {
+        own.step(lag, Some(&rules), MOMENT + lag, (&pressure, 0));
+        pressure.levels().next().expect("a worker").0
+    };
+    assert_eq!(look(Duration::from_secs(5)), 0.0);
+    for _ in 1..LOOKS {
+        assert_eq!(look(Duration::from_millis(3)), 0.0);
+    }
+    let rising: Vec<f64> = (0..20).map(|_| look(LIMIT * 2)).collect();
+    assert_eq!(rising[LOOKS - 2], 0.0);
+    assert!(rising[LOOKS - 1] > 0.0 && rising[19] > 1.0, "{rising:?}");
+}
+
 /// A worker that is the later the more of its work it lets in: what it sheds must settle.
 #[test]
 fn over_a_steady_overload_what_is_shed_settles_and_does_not_swing() {

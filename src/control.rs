@@ -17,6 +17,7 @@ use crate::admin::{self, ReloadOutcome, ReloadReport, Status, status};
 use crate::clock;
 use crate::config::{Loaded, describe};
 use crate::filled::Filled;
+use crate::gate::caps::Caps;
 use crate::middleware::rate_limit::Limit;
 use crate::plan::SharedPlan;
 use crate::plan::explain::{self, Asked, Explanation};
@@ -160,6 +161,7 @@ fn upstream(
             .unwrap_or_default(),
         panic: now.panic,
         retry_budget: now.retry_budget,
+        concurrency: now.concurrency,
         endpoints: now.endpoints.iter().map(endpoint).collect(),
         ..status::Upstream::default()
     }
@@ -215,6 +217,7 @@ impl admin::Context for Control {
                     id: route.id.to_string(),
                     matches: describe::matches(config, filled),
                     target: describe::target(config, filled),
+                    concurrency: route.concurrency.iter().flat_map(Caps::standing).collect(),
                     ..status::Route::default()
                 };
                 told.counted(&route.metrics)
@@ -293,6 +296,7 @@ impl Live for PlanLive {
                     endpoints: ENDPOINT_STATES.map(count),
                     panic: status.panic,
                     retry_budget: status.retry_budget,
+                    concurrency_limit: status.concurrency.first().map(|cap| cap.limit),
                 }
             })
             .collect()

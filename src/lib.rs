@@ -30,7 +30,7 @@
 //! | 3 plan | [`plan`]: the file as run | below |
 //! | 2 paper | [`config`]: the file as written | the sections of floor 1, and below |
 //! | 1 rooms | each of [`middleware`]; [`upstream`]: how a request leaves | floor 0, and nothing beside |
-//! | 0 ground | [`error`], [`problem`], [`units`], [`switch`], [`files`], [`filled`], [`clock`], [`chance`], [`gather`], [`message`], [`telemetry`] | each other |
+//! | 0 ground | [`error`], [`problem`], [`units`], [`switch`], [`files`], [`filled`], [`clock`], [`chance`], [`gather`], [`gate`] (caps and their queues), [`pressure`] (what the process is short of), [`message`], [`telemetry`] | each other |
 //!
 //! A section's type stands with the module that uses it where that is below [`config`] (a room,
 //! [`upstream`]), and in [`config`] itself where it is above. So a room never looks up: what it
@@ -51,11 +51,15 @@
 //!     rescue            below here failure is an error; above, it is a response
 //!     intake            the body's cap and the time between its pieces
 //!     fallback          the ladder: a lesser answer when anything below refused or failed
-//!     rate_limit        refuse fairly, before work; then what counts misses alone
+//!     load_shed         low priority is refused while the process is short of something
+//!     rate_limit        refuse fairly, before work
+//!     concurrency       a cap on what is in flight, and a bounded queue
+//!     rate_limit        what counts misses alone
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
 //!     upgrade           who may leave HTTP
 //!     rewrite           what only the upstream sees
 //!     split             which upstream
+//!     concurrency       the upstream's own cap: one place however often it is tried
 //!     upstream/retry    further tries, within a budget
 //!     forward           hop-by-hop fields off; Via, Forwarded, X-Forwarded-* on
 //!     upstream/send     choose an endpoint, take a connection, send within the route's timeout, record
@@ -110,9 +114,9 @@
 //!    thread. *
 //! 7. [`plan::compile`] does no I/O: [`config::load`] has read all it needs.
 //! 8. Bodies stream. What is kept for a replay has a cap.
-//! 9. The time and the table of [`middleware::rate_limit`], [`upstream::balance`],
-//!    [`upstream::budget`], [`upstream::eject`], [`plan::router`] and [`plan::pattern`] never ask for
-//!    the time or for chance: both are arguments. *
+//! 9. The time and the table of [`middleware::rate_limit`], [`gate::gradient`], [`mod@pressure`],
+//!    [`upstream::balance`], [`upstream::budget`], [`upstream::eject`], [`plan::router`] and
+//!    [`plan::pattern`] never ask for the time or for chance: both are arguments. *
 //! 10. An unknown key in a config is an error, and every key there is stands in `config/weir.toml`. *
 //! 11. One clock, in [`clock`]. *
 //! 12. Every metric stands in [`telemetry::names`]; labels are names of the config, worker numbers or
@@ -134,10 +138,12 @@ pub mod demo;
 pub mod error;
 pub mod files;
 pub mod filled;
+pub mod gate;
 pub mod gather;
 pub mod message;
 pub mod middleware;
 pub mod plan;
+pub mod pressure;
 pub mod problem;
 pub mod reload;
 pub mod run;

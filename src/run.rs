@@ -17,10 +17,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{self, ReloadOutcome, ReloadReport, Scope};
 use crate::chance::Chance;
+use crate::clock;
 use crate::config::{Config, Loaded, LogFormat};
 use crate::control::Control;
 use crate::plan::stack::Kit;
 use crate::plan::{Plan, SharedPlan, compile};
+use crate::pressure;
+use crate::pressure::probe::Granted;
 use crate::reload::{Cause, Reload, Source, access_settings, level, resolve_names};
 use crate::server::drain::Signal;
 use crate::server::signals::{Asked, Signals};
@@ -35,6 +38,8 @@ use crate::watch::Watch;
 
 /// How often retired plans are looked after, while there are any.
 const RETIRE: Duration = Duration::from_secs(1);
+/// How often memory and descriptors are looked at.
+const LOOK: Duration = Duration::from_millis(250);
 /// The access log may take this long to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -136,6 +141,7 @@ impl Process {
         let control = Control::new(shared.clone(), metrics.clone(), access.clone(), ask);
         let control = Arc::new(control);
         control.bound(server.addresses());
+        tokio::spawn(watch_pressure(shared.clone(), metrics.clone()));
         tokio::spawn(admin::serve(full, Scope::Full, control.clone()));
         if let Some(scrape) = scrape {
             tokio::spawn(admin::serve(scrape, Scope::ScrapeOnly, control.clone()));
@@ -257,6 +263,21 @@ impl Process {
             Drained::Lost => bail!("a worker was lost while draining"),
         }
         Ok(())
+    }
+}
+
+/// A few times a second: how much memory and how many descriptors are in use, and what is shed for
+/// it.
+async fn watch_pressure(shared: SharedPlan, metrics: Arc<Metrics>) {
+    let mut process = pressure::Process::default();
+    let mut last = clock::now();
+    loop {
+        let used = Granted::read().used();
+        let now = clock::now();
+        let rules = shared.load().server.shed;
+        process.step(used, rules.as_ref(), now - last, &metrics.pressure);
+        last = now;
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::status::{Endpoint, LastReload, Limiter, Listener, Route, Status, Upstream, Worker};
-
+use crate::gate::caps::CapStanding;
 use crate::switch::Mode;
 
 const STYLE: &str = include_str!("page.css");
@@ -32,6 +32,11 @@ fn page(out: &mut String, status: &Status) -> fmt::Result {
     section(out, "Routes", &ROUTES, &status.routes, route)?;
     if !status.limits.is_empty() {
         section(out, "Limits", &LIMITS, &status.limits, limiter)?;
+    }
+
+    let caps: Vec<&CapStanding> = caps(status).collect();
+    if !caps.is_empty() {
+        section(out, "Concurrency", &CAPS, &caps, cap)?;
     }
     out.push_str("<h2>Upstreams</h2>");
     for one in &status.upstreams {
@@ -144,6 +149,35 @@ fn limiter(out: &mut String, limit: &Limiter) -> fmt::Result {
     failures(out, limit.denied)
 }
 
+const CAPS: [Column; 6] = [
+    ("cap", false),
+    ("of each", false),
+    ("limit", true),
+    ("in flight", true),
+    ("waiting", true),
+    ("", false),
+];
+
+fn caps(status: &Status) -> impl Iterator<Item = &CapStanding> {
+    let routes = status.routes.iter().flat_map(|route| &route.concurrency);
+    let upstreams = status.upstreams.iter().flat_map(|up| &up.concurrency);
+    routes.chain(upstreams)
+}
+
+fn cap(out: &mut String, cap: &&CapStanding) -> fmt::Result {
+    text(out, &cap.policy)?;
+    text(out, cap.key.as_deref().unwrap_or(""))?;
+    number(out, cap.limit)?;
+    number(out, cap.in_flight)?;
+    number(out, cap.waiting)?;
+    let words = [
+        (cap.adaptive, "finds itself"),
+        (cap.mode == Mode::Observe, "observes"),
+    ];
+    let words: Vec<&str> = words.iter().filter(|w| w.0).map(|w| w.1).collect();
+    text(out, &words.join(", "))
+}
+
 const ENDPOINTS: [Column; 5] = [
     ("endpoint", false),
     ("state", false),
@@ -218,12 +252,13 @@ fn listener(out: &mut String, listener: &Listener) -> fmt::Result {
     wide(out, &certificates.collect::<Vec<_>>().join("; "))
 }
 
-const WORKERS: [Column; 5] = [
+const WORKERS: [Column; 6] = [
     ("worker", false),
     ("connections", true),
     ("in flight", true),
     ("accepted", true),
     ("generation", true),
+    ("sheds", false),
 ];
 
 fn worker(out: &mut String, worker: &Worker) -> fmt::Result {
@@ -231,7 +266,14 @@ fn worker(out: &mut String, worker: &Worker) -> fmt::Result {
     number(out, worker.connections)?;
     number(out, worker.in_flight)?;
     number(out, worker.accepts)?;
-    number(out, worker.generation)
+    number(out, worker.generation)?;
+    let level = worker.shed_level * 100.0;
+    let sheds = worker.shed_cause.map(|cause| match level {
+        0.0..=100.0 => format!("{level:.0} % of low, for {cause}"),
+        100.0..=200.0 => format!("low, {:.0} % of normal, for {cause}", level - 100.0),
+        _ => format!("low, normal, {:.0} % of high, for {cause}", level - 200.0),
+    });
+    text(out, sheds.as_deref().unwrap_or("nothing"))
 }
 
 fn section<T>(

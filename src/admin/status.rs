@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use crate::error::Reason;
+use crate::gate::caps::CapStanding;
 use crate::middleware::rate_limit::Count;
 use crate::switch::Mode;
 use crate::telemetry::handles::{
@@ -101,6 +102,8 @@ pub struct Route {
     pub server_errors: u64,
     /// Requests Weir itself failed or refused so far.
     pub errors: u64,
+    /// Caps on what is in flight.
+    pub concurrency: Vec<CapStanding>,
 }
 
 /// A rate limit.
@@ -151,6 +154,8 @@ pub struct Upstream {
     pub failures: u64,
     /// Share of the retry budget left, with retries.
     pub retry_budget: Option<f64>,
+    /// The cap on requests at it, if there is one.
+    pub concurrency: Vec<CapStanding>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -185,6 +190,10 @@ pub struct Worker {
     pub generation: i64,
     /// Connections accepted so far.
     pub accepts: u64,
+    /// How far it sheds: up to 1 the share of low priority, then of normal, then of high.
+    pub shed_level: f64,
+    /// For what it sheds: `memory`, `descriptors` or `lag`.
+    pub shed_cause: Option<&'static str>,
 }
 
 impl Listener {
@@ -249,8 +258,11 @@ impl Upstream {
 /// Every worker with its numbers.
 pub fn workers(metrics: &Metrics) -> Vec<Worker> {
     let own = metrics.worker.iter().take(metrics.workers());
-    own.enumerate()
-        .map(|(index, cells)| Worker {
+    own.zip(metrics.pressure.levels())
+        .enumerate()
+        .map(|(index, (cells, (level, cause)))| Worker {
+            shed_level: level,
+            shed_cause: (level > 0.0).then_some(cause.as_str()),
             index,
             connections: cells.connections.get(),
             in_flight: cells.requests_in_flight.get(),

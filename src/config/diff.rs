@@ -355,6 +355,13 @@ fn upstream_resets(
     if keys.iter().any(|key| key == "tls" || key == "protocol") {
         resets.push("pooled connections are replaced".to_owned());
     }
+    let finds_itself = |upstream: &UpstreamConfig| {
+        let cap = upstream.concurrency.as_ref();
+        cap.is_some_and(|cap| cap.adaptive)
+    };
+    if finds_itself(old) && !finds_itself(new) {
+        resets.push("the cap it has found is forgotten".to_owned());
+    }
     let kept: BTreeSet<&str> = new.endpoints.iter().map(|e| e.address.as_str()).collect();
     let gone = old.endpoints.iter().map(|e| &e.address);
     for address in gone.filter(|address| !kept.contains(address.as_str())) {

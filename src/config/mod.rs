@@ -31,13 +31,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{FileRef, Files};
+use crate::gate::config::RouteConcurrency;
 use crate::message::fixed::FixedConfig;
 use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::middleware::rate_limit::{LimitsConfig as RateLimitsConfig, RateLimitHeaders};
 use crate::middleware::redirect::RedirectConfig;
 use crate::middleware::rewrite::RewriteConfig;
+use crate::pressure::config::{Priority, ShedConfig};
 use crate::problem::{Located, Sources};
+use crate::switch::Switch;
 use crate::units::{Size, Time};
 use crate::upstream::config::UpstreamConfig;
 
@@ -137,6 +140,9 @@ pub struct ServerConfig {
     pub rate_limit_headers: RateLimitHeaders,
     /// Our zone: among endpoints of one priority, those of this zone are used first.
     pub zone: Option<String>,
+    /// Shedding while the process is short of something. On by default; `shed = false` turns it
+    /// off.
+    pub shed: Switch<ShedConfig>,
     /// How the process ends.
     pub drain: DrainConfig,
 }
@@ -150,6 +156,7 @@ impl Default for ServerConfig {
             identity: Located::unstated("weir".to_owned()),
             rate_limit_headers: RateLimitHeaders::default(),
             zone: None,
+            shed: Switch::default(),
             drain: DrainConfig::default(),
         }
     }
@@ -270,6 +277,10 @@ pub struct DefaultsConfig {
     pub max_body: Option<Size>,
     /// As on a route.
     pub headers: Option<HeadersConfig>,
+    /// As on a route.
+    pub priority: Option<Located<Priority>>,
+    /// As on a route. Each route counts for itself.
+    pub concurrency: Option<RouteConcurrency>,
 }
 
 /// An address where clients connect.
@@ -431,6 +442,14 @@ pub struct RouteConfig {
     /// What is changed in the fields.
     #[serde(default)]
     pub headers: Option<HeadersConfig>,
+    /// Who is shed last while the process is short of something (`server.shed`). Default
+    /// `"normal"`.
+    #[serde(default)]
+    pub priority: Option<Located<Priority>>,
+    /// How much may be in flight at once, over all workers: one table, or a list of them with a key
+    /// each. Default: no cap.
+    #[serde(default)]
+    pub concurrency: Option<RouteConcurrency>,
     /// The protocols a connection may be upgraded to, such as `"websocket"`. Default: none. Such a
     /// connection is closed when nothing has moved either way for an hour.
     #[serde(default)]

@@ -93,6 +93,7 @@ pub struct Exchange {
     /// Nanoseconds from `started` to the end of the request body.
     uploaded: AtomicU64,
     notes: Mutex<Notes>,
+    held: Mutex<Vec<Lease>>,
     tunnel: OnceLock<Meter>,
 }
 
@@ -171,6 +172,7 @@ impl Exchange {
             uploading: AtomicBool::new(false),
             uploaded: AtomicU64::new(0),
             notes: Mutex::default(),
+            held: Mutex::default(),
             tunnel: OnceLock::new(),
         }
     }
@@ -205,6 +207,12 @@ impl Exchange {
     /// A policy in observe mode would have refused.
     pub fn observe(&self, reason: Reason) {
         self.note(|notes| notes.observed.push(reason));
+    }
+
+    /// Keeps something until the request is over: with its last byte, or with its tunnel, which
+    /// has the exchange to its end.
+    pub fn hold(&self, lease: Lease) {
+        self.held.lock().push(lease);
     }
 
     /// The route's time begins anew at `now`, for a lesser answer by another upstream; or at the
@@ -275,6 +283,12 @@ pub struct Upgrading(pub HeaderValue);
 /// `upstream/send`, kept by whoever joins both ends.
 #[derive(Clone)]
 pub struct Lease(pub Arc<dyn Send + Sync>);
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lease")
+    }
+}
 
 /// How long a client may pause within a body, as its listener says. On requests that have one.
 #[derive(Debug, Clone, Copy)]

@@ -11,6 +11,8 @@
 //! * `observe`: count and time to the end of the body; the access log
 //! * `rescue`: an error becomes a response; a panic becomes an error
 //! * `headers`: the route's edits
+//! * `load_shed`: refuse by priority while the process is short of something
+//! * `concurrency`: a cap on what is in flight, and a bounded queue
 //! * `fallback`: the ladder of lesser answers
 //! * `upgrade`: who may leave HTTP, and the join of both ends
 //! * `rate_limit`: how often a client may come
@@ -20,10 +22,12 @@
 //! * `split`: a share for each upstream
 //! * `respond`, `redirect`, `refuse`: answers without an upstream
 
+pub mod concurrency;
 pub mod fallback;
 pub mod forward;
 pub mod headers;
 pub mod intake;
+pub mod load_shed;
 pub mod observe;
 pub mod rate_limit;
 pub mod redirect;

@@ -17,6 +17,7 @@ use super::{Plan, ServerPlan};
 use crate::config::load::Invalid;
 use crate::config::{Loaded, ServerConfig};
 use crate::middleware::rate_limit::Limit;
+use crate::pressure::config::ShedConfig;
 use crate::problem::Problems;
 use crate::telemetry::handles::Metrics;
 use crate::upstream::Upstream;
@@ -40,6 +41,7 @@ pub fn compile(
     let context = Context {
         loaded: &loaded,
         identity: &server.identity,
+        shed: server.shed.map(|rules| rules.mode),
         upstream: &|name| upstreams.get(name).cloned(),
         metrics,
         limit: &|name| limits.get(name).copied(),
@@ -87,6 +89,7 @@ fn server(config: &ServerConfig) -> ServerPlan {
         identity: config.identity.value.as_str().into(),
         trusted: trusted.collect(),
         max_connections: config.max_connections.value,
+        shed: config.shed.on().map(ShedConfig::rules),
         drain_delay: config.drain.delay.0,
         drain_timeout: config.drain.timeout.0,
     }
@@ -152,13 +155,12 @@ fn routes(
         .map(|route| (&*route.id, route))
         .collect();
     let configs = context.loaded.config.routes.iter();
-    let compiled = configs.filter_map(|config| RoutePlan::compile(config, context, problems));
-    compiled
-        .map(|route| {
-            let before = before.get(&*route.id).copied();
-            keep(route, before, files_changed)
-        })
-        .collect()
+    let compiled = configs.filter_map(|config| {
+        let before = before.get(config.id.as_str()).copied();
+        let route = RoutePlan::compile(config, context, before.map(|b| &**b), problems)?;
+        Some(keep(route, before, files_changed))
+    });
+    compiled.collect()
 }
 
 /// The route as it was, if it is as it was.

@@ -31,6 +31,7 @@ use ipnet::IpNet;
 
 use crate::config::Loaded;
 use crate::middleware::rate_limit::Limit;
+use crate::pressure::config::Rules;
 use crate::upstream::Upstream;
 use listener::ListenerPlan;
 use route::RoutePlan;
@@ -66,6 +67,8 @@ pub struct ServerPlan {
     pub trusted: Vec<IpNet>,
     /// Client connections over all listeners and workers.
     pub max_connections: u32,
+    /// When to shed; `None`: never.
+    pub shed: Option<Rules>,
     /// SIGTERM to closing.
     pub drain_delay: Duration,
     /// Closing to giving up.
@@ -81,6 +84,7 @@ impl Plan {
     /// What changes at the very time at which it is swapped in.
     pub fn put_in_force(&self, now: Instant) {
         self.upstreams.values().for_each(|up| up.put_in_force());
+        self.routes.iter().for_each(|route| route.put_in_force());
         self.limits().for_each(|limit| limit.put_in_force(now));
     }
 }

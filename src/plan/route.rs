@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{DefaultsConfig, Loaded, RouteConfig};
+use crate::gate::caps::Caps;
 use crate::message::fixed::FixedConfig;
 use crate::middleware::fallback::{FallbackConfig, Ladder};
 use crate::middleware::headers::{HeadersConfig, HeadersLayer};
@@ -15,7 +16,9 @@ use crate::middleware::rate_limit::{Limit, LimitConfig, RateLimitHeaders};
 use crate::middleware::redirect::Redirect;
 use crate::middleware::respond::Respond;
 use crate::middleware::rewrite::RewriteLayer;
+use crate::pressure::config::Priority;
 use crate::problem::{Located, Problem, Problems};
+use crate::switch::Mode;
 use crate::telemetry::handles::{Metrics, RouteMetrics};
 use crate::units::Time;
 use crate::upstream::Upstream;
@@ -47,6 +50,10 @@ pub struct RoutePlan {
     pub rewrite: Option<RewriteLayer>,
     /// Protocols a connection may be upgraded to, lower case.
     pub upgrade: Vec<String>,
+    /// Who is shed last; `None`: nothing is ever shed here.
+    pub shed: Option<(Priority, Mode)>,
+    /// How much may be in flight.
+    pub concurrency: Option<Caps>,
     /// Lesser answers.
     pub ladder: Option<Ladder<Arc<Upstream>>>,
     /// Who answers.
@@ -73,6 +80,8 @@ pub struct Context<'a> {
     pub loaded: &'a Loaded,
     /// Our name.
     pub identity: &'a Arc<str>,
+    /// Whether there is shedding, and whether it acts.
+    pub shed: Option<Mode>,
     /// The upstreams of the new plan.
     pub upstream: &'a dyn Fn(&str) -> Option<Arc<Upstream>>,
     /// The numbers of routes and limits, by name.
@@ -82,10 +91,12 @@ pub struct Context<'a> {
 }
 
 impl RoutePlan {
-    /// Compiles one section. Pushes every problem; `None` if there was any.
+    /// Compiles one section, with what the route of this name in the plan in force counts. Pushes
+    /// every problem; `None` if there was any.
     pub fn compile(
         config: &RouteConfig,
         context: &Context<'_>,
+        previous: Option<&RoutePlan>,
         problems: &mut Problems,
     ) -> Option<RoutePlan> {
         let before = problems.len();
@@ -94,6 +105,15 @@ impl RoutePlan {
         let headers = config.headers.as_ref().map(|h| h.layer(files, problems));
         let rewrite = config.rewrite.as_ref().map(|r| r.value.layer(problems));
         let limits = limits(&config, context, problems);
+        let priority = config
+            .priority
+            .as_ref()
+            .map_or(Priority::default(), |p| p.value);
+        let shed = context.shed.map(|mode| (priority, mode));
+        let concurrency = config.concurrency.as_ref().map(|section| {
+            let previous = previous.and_then(|route| route.concurrency.as_ref());
+            Caps::compile(&config.id.value, section.caps(), previous, problems)
+        });
         let ladder = ladder(&config, context, problems);
         let action = Action::compile(&config, context, problems);
         let upgrade = config
@@ -115,6 +135,8 @@ impl RoutePlan {
             headers,
             rewrite,
             upgrade,
+            shed,
+            concurrency,
             ladder,
             action: action?,
             config: Some(config),
@@ -134,9 +156,19 @@ impl RoutePlan {
             headers: None,
             rewrite: None,
             upgrade: Vec::new(),
+            shed: None,
+            concurrency: None,
             ladder: None,
             action: Action::Refuse,
             config: None,
+        }
+    }
+
+    /// What it shares with the route of this name in the plan before follows its own section from
+    /// now on. For the moment after its plan has been swapped in.
+    pub fn put_in_force(&self) {
+        if let Some(caps) = &self.concurrency {
+            caps.put_in_force();
         }
     }
 
@@ -151,6 +183,7 @@ impl RoutePlan {
         self.config == other.config
             && self.identity == other.identity
             && self.limit_headers == other.limit_headers
+            && self.shed == other.shed
             && !(files_changed && names_files)
             && self.action.same_upstreams(&other.action)
             && self.same_others(other)
@@ -190,6 +223,9 @@ fn inherit(route: &RouteConfig, defaults: &DefaultsConfig) -> RouteConfig {
     route.timeout = route.timeout.or_else(|| defaults.timeout.clone());
     route.max_body = route.max_body.or(defaults.max_body);
     route.headers = route.headers.or_else(|| defaults.headers.clone());
+    route.priority = route.priority.or_else(|| defaults.priority.clone());
+    let concurrency = defaults.concurrency.as_ref();
+    route.concurrency = route.concurrency.or_else(|| concurrency.cloned());
     route
 }
 

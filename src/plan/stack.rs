@@ -12,15 +12,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::HeaderValue;
+use tower::util::{Either, option_layer};
 use tower::{Layer, Service, ServiceBuilder};
 
 use crate::chance::Chance;
 use crate::error::GatewayError;
 use crate::message::{Request, Response};
+use crate::middleware::concurrency::{Concurrency, ConcurrencyLayer};
 use crate::middleware::fallback::{FallbackLayer, Guide};
 use crate::middleware::forward::{ForwardLayer, Signature};
 use crate::middleware::headers::HeadersLayer;
 use crate::middleware::intake::IntakeLayer;
+use crate::middleware::load_shed::{LoadShedLayer, Shedder};
 use crate::middleware::observe::{ObserveLayer, Observer};
 use crate::middleware::rate_limit::RateLimitLayer;
 use crate::middleware::refuse::Refuse;
@@ -139,12 +142,16 @@ where
         })
         // the last word when anything below refused or failed
         .option_layer(ladder(route, kit))
+        // refuse cheaply, before any other policy, while the process is short of something
+        .option_layer(load_shed(route, kit))
         // refuse fairly, before work: whatever a client asks for counts
         .option_layer(RateLimitLayer::above_cache(
             &route.limits,
             route.limit_headers,
             kit.worker,
         ))
+        // cap what is in flight: below the limits on rates, above all that does work
+        .option_layer(concurrency(route, kit))
         // what is answered from the cache is free
         .option_layer(RateLimitLayer::below_cache(
             &route.limits,
@@ -180,7 +187,7 @@ fn way_out(
     let tried = |send| forward.layer(send);
     let clients = shares
         .iter()
-        .map(|(weight, up)| (*weight, client(up, &kit.pools, tried)));
+        .map(|(weight, up)| (*weight, capped(up, client(up, &kit.pools, tried))));
     ServiceBuilder::new()
         // sees the client's own Connection and Upgrade, before they are taken off
         .option_layer(gate(route, kit).map(UpgradeLayer::new))
@@ -188,6 +195,30 @@ fn way_out(
         .option_layer(route.rewrite.as_ref().map(RewriteLayer::local))
         // a request stays with its upstream; retries and the choice of an endpoint are inside
         .service(Split::new(clients, kit.chance.clone()))
+}
+
+/// The way to an upstream under the upstream's own cap: above its retries, so that one request
+/// holds one place however often it is tried.
+fn capped<S>(upstream: &Upstream, client: S) -> Either<Concurrency<S>, S> {
+    let cap = upstream.concurrency().map(ConcurrencyLayer::of_upstream);
+    option_layer(cap).layer(client)
+}
+
+fn load_shed(route: &RoutePlan, kit: &Kit) -> Option<LoadShedLayer> {
+    let (priority, mode) = route.shed?;
+    Some(LoadShedLayer::new(Shedder {
+        metrics: kit.metrics.clone(),
+        worker: kit.worker,
+        priority,
+        mode,
+        chance: kit.chance.clone(),
+    }))
+}
+
+fn concurrency(route: &RoutePlan, kit: &Kit) -> Option<ConcurrencyLayer> {
+    let caps = route.concurrency.as_ref()?;
+    let metrics = route.metrics.clone();
+    Some(ConcurrencyLayer::of_route(caps, metrics, kit.worker))
 }
 
 fn observer(route: &RoutePlan, kit: &Kit) -> Arc<Observer> {

@@ -22,10 +22,13 @@ use super::tls::HANDSHAKES;
 use super::worker::Worker;
 use crate::clock;
 use crate::plan::listener::ListenerPlan;
+use crate::pressure;
 use crate::telemetry::access::AccessLog;
 
 /// How often a worker looks at its clock.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a worker looks how late it is.
+const LAG_TICK: Duration = Duration::from_millis(25);
 /// How often a closing worker looks whether its last connection is gone.
 const LOOK: Duration = Duration::from_millis(20);
 /// What the access log gets to take the last lines: less than `server` waits for a worker that
@@ -148,6 +151,7 @@ async fn live(start: Start) -> Option<AccessLog> {
     let access = worker.access();
     let mut orders = start.orders;
     let mut beat = std::pin::pin!(heartbeat(&worker));
+    let mut watch = std::pin::pin!(watch_lag(&worker));
     let mut end = std::pin::pin!(ended(floor.local.clone(), signal.clone()));
     loop {
         tokio::select! {
@@ -156,6 +160,7 @@ async fn live(start: Start) -> Option<AccessLog> {
                 None => return access,
             },
             () = &mut beat => {}
+            () = &mut watch => {}
             () = &mut end => break,
         }
     }
@@ -203,6 +208,22 @@ async fn heartbeat(worker: &Worker) {
             .add(busy.saturating_sub(cells.busy_nanos.get()));
         worker.tick();
         worker.every_second(now);
+    }
+}
+
+/// Many times a second: how late the loop comes round, and what is shed for it.
+async fn watch_lag(worker: &Worker) {
+    let mut own = pressure::Own::default();
+    let mut due = clock::now();
+    loop {
+        let last = due;
+        due = clock::now() + LAG_TICK;
+        tokio::time::sleep_until(due.into()).await;
+        let now = clock::now();
+        let lag = now.duration_since(due);
+        let rules = worker.view().plan.server.shed;
+        let to = (&worker.metrics.pressure, worker.index);
+        own.step(lag, rules.as_ref(), now.duration_since(last), to);
     }
 }
 

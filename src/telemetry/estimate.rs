@@ -9,6 +9,8 @@ use super::handles::{
 };
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
+use crate::pressure;
+use crate::pressure::config::Priority;
 
 /// The most series that this many routes, limits, upstreams, listeners (one certificate each) and
 /// workers can expose. The `_none` route that Weir itself counts is included.
@@ -36,11 +38,11 @@ fn route() -> usize {
     let classes = 5;
     let codes = CODES.len() + classes;
     let methods = METHODS.len() + 1;
-    let in_flight_and_bytes = 3;
-    let histograms = 2 * histogram(REQUEST) + histogram(LOOP);
+    let in_flight_waiting_and_bytes = 4;
+    let histograms = 2 * histogram(REQUEST) + histogram(LOOP) + histogram(WAIT);
     let (errors, observed) = (Reason::ALL.len(), Reason::ALL.len());
     let degraded = Cause::ALL.len() * Step::ALL.len();
-    codes + methods + errors + observed + degraded + in_flight_and_bytes + histograms
+    codes + methods + errors + observed + degraded + in_flight_waiting_and_bytes + histograms
 }
 
 fn limit() -> usize {
@@ -51,8 +53,8 @@ fn limit() -> usize {
 fn upstream() -> usize {
     let attempts = Reason::ALL.len() + 3;
     let histograms = histogram(REQUEST) + 3 * histogram(WAIT);
-    // in flight, ejections, panic, pool waiting, budget
-    let single = 5;
+    // in flight, ejections, panic, pool waiting, budget, cap
+    let single = 6;
     let (checks, pool_states, sources, outcomes) = (3, 3, 3, 2);
     let words = ENDPOINT_STATES.len() + checks + pool_states + sources + outcomes;
     attempts + histograms + single + words + PoolClose::ALL.len() + RetryDenied::ALL.len()
@@ -71,5 +73,7 @@ fn worker() -> usize {
 
 fn process() -> usize {
     // generation, success, time, plans, two infos, draining; aborted by kind; access log; process_*
-    ReloadOutcome::ALL.len() + 7 + 2 + 2 + 7
+    let shed = Priority::ALL.len() * pressure::Cause::ALL.len();
+    let ratios = pressure::Cause::ALL.len();
+    ReloadOutcome::ALL.len() + 7 + 2 + 2 + 7 + shed + ratios
 }

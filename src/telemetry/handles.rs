@@ -17,6 +17,8 @@ pub use super::words::{CODES, ENDPOINT_STATES, METHODS};
 pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Violation};
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
+use crate::pressure::config::Priority;
+use crate::pressure::{self, Pressure};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -161,6 +163,8 @@ pub struct RouteCells {
     pub observed: Reasons,
     /// By [`Cause`] and [`Step`].
     pub degraded: [[Cell; Step::ALL.len()]; Cause::ALL.len()],
+    pub queue_waiting: Gauge,
+    pub queue_wait: Histogram,
 }
 
 impl Default for RouteCells {
@@ -177,6 +181,8 @@ impl Default for RouteCells {
             errors: Reasons::default(),
             observed: Reasons::default(),
             degraded: Default::default(),
+            queue_waiting: Gauge::default(),
+            queue_wait: Histogram::new(WAIT),
         }
     }
 }
@@ -307,6 +313,8 @@ pub struct WorkerCells {
     pub loop_lag: Histogram,
     pub drain_aborted_requests: Cell,
     pub drain_aborted_tunnels: Cell,
+    /// By [`Priority`] and cause of [`pressure::Cause`].
+    pub shed: [[Cell; pressure::Cause::ALL.len()]; Priority::ALL.len()],
 }
 
 impl Default for WorkerCells {
@@ -320,6 +328,7 @@ impl Default for WorkerCells {
             loop_lag: Histogram::new(LOOP),
             drain_aborted_requests: Cell::default(),
             drain_aborted_tunnels: Cell::default(),
+            shed: Default::default(),
         }
     }
 }
@@ -360,6 +369,8 @@ pub struct Metrics {
     pub worker: PerWorker<WorkerCells>,
     /// Reloads and the plan in force.
     pub config: ConfigCells,
+    /// What the process is short of.
+    pub pressure: Pressure,
 }
 
 impl Metrics {
@@ -373,6 +384,7 @@ impl Metrics {
             limiters: Mutex::default(),
             worker: PerWorker::new(workers, WorkerCells::default),
             config: ConfigCells::default(),
+            pressure: Pressure::new(workers),
         }
     }
 

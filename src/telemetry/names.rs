@@ -81,6 +81,16 @@ metrics! {
         "What policies in observe mode would have refused."
     DEGRADED Counter "weir_degraded_total" ["route" "reason" "step"]
         "Lesser answers, by what they stand in for and where they came from."
+    QUEUE_WAITING Gauge "weir_queue_waiting" ["route"]
+        "Requests waiting for a place under the route's cap."
+    QUEUE_WAIT Histogram "weir_queue_wait_seconds" ["route"]
+        "Time requests waited for a place, whether they got it or not."
+    CONCURRENCY_LIMIT Gauge "weir_concurrency_limit" ["upstream"]
+        "The cap in force on requests at an upstream, also where it finds itself."
+    SHED Counter "weir_shed_total" ["priority" "cause"]
+        "Requests refused because the process was short of something."
+    PRESSURE Gauge "weir_pressure_ratio" ["cause"]
+        "How much of it is used, 0 to 1; for lag, how late the latest worker is against server.shed."
 
     UPSTREAM_ATTEMPTS Counter "weir_upstream_attempts_total" ["upstream" "result"]
         "Tries, by how they ended."

@@ -21,6 +21,7 @@ use super::resolve::{Live, Spec};
 use super::tls;
 use crate::clock;
 use crate::files::Files;
+use crate::gate;
 use crate::problem::{Located, Problem, Problems, Span};
 use crate::telemetry::handles::UpstreamMetrics;
 use crate::units::Time;
@@ -53,6 +54,12 @@ impl Upstream {
             || Arc::new(Caps::new(config.pool.max_connections.value)),
             |p| Arc::clone(&p.caps),
         );
+        let concurrency = gate::caps::Caps::compile(
+            &name.value,
+            &config.concurrency,
+            previous.map(|p| &p.concurrency),
+            problems,
+        );
         let workers = metrics.iter().count() - 1;
         let budget = previous.map_or_else(
             || Arc::new(Budget::new(workers, now)),
@@ -73,6 +80,7 @@ impl Upstream {
             live: Arc::new(live),
             caps,
             budget,
+            concurrency,
             metrics,
         })
     }

@@ -10,6 +10,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::files::FileRef;
+use crate::gate::config::ConcurrencyConfig;
 use crate::problem::Located;
 use crate::switch::Switch;
 use crate::units::Time;
@@ -33,6 +34,9 @@ pub struct UpstreamConfig {
     /// Connections kept and caps on them.
     #[serde(default)]
     pub pool: PoolConfig,
+    /// A cap on requests at the upstream, over all workers and endpoints; none if absent.
+    #[serde(default)]
+    pub concurrency: Option<ConcurrencyConfig>,
     /// Active health checks; none if absent.
     #[serde(default)]
     pub health: Option<HealthConfig>,

@@ -47,6 +47,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::gate;
 use crate::telemetry::handles::UpstreamMetrics;
 use budget::Budget;
 use caps::Caps;
@@ -72,6 +73,8 @@ pub struct Upstream {
     live: Arc<Live>,
     caps: Arc<Caps>,
     budget: Arc<Budget>,
+    /// The cap on requests here, if there is one.
+    concurrency: gate::caps::Caps,
     metrics: Arc<UpstreamMetrics>,
 }
 
@@ -80,6 +83,7 @@ impl Upstream {
     /// from now on. For the moment after its plan has been swapped in.
     pub fn put_in_force(&self) {
         self.caps.resize(self.config.pool.max_connections.value);
+        self.concurrency.put_in_force();
         if self.config.health.is_none() {
             self.live.trust_all();
         }
@@ -115,6 +119,11 @@ impl Upstream {
     /// How it stands.
     pub fn status(&self, now: Instant) -> UpstreamStatus {
         status::of(self, now)
+    }
+
+    /// The cap on requests at it, which whoever sends to it is to keep; `None` without one.
+    pub fn concurrency(&self) -> Option<&gate::caps::Caps> {
+        self.concurrency.whole.as_ref().map(|_| &self.concurrency)
     }
 
     fn retry(&self) -> Option<&RetryConfig> {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::{Upstream, balance, choose};
+use crate::gate::caps::CapStanding;
 use crate::telemetry::cells::Gauge;
 
 /// One upstream.
@@ -24,6 +25,8 @@ pub struct UpstreamStatus {
     pub in_flight: i64,
     /// Retry budget left, 0 to 1; `None` without retries.
     pub retry_budget: Option<f64>,
+    /// The cap on requests at it, if there is one.
+    pub concurrency: Vec<CapStanding>,
 }
 
 /// One endpoint.
@@ -98,5 +101,6 @@ pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
         retry_budget: upstream
             .retry()
             .map(|retry| upstream.budget.left(retry.budget.value, now)),
+        concurrency: upstream.concurrency.standing(),
     }
 }

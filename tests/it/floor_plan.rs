@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(u8, &str)] = &[
     (
         0,
-        "error problem units switch files filled clock chance gather message telemetry BUILD",
+        "error problem units switch files filled clock chance gather gate message pressure telemetry BUILD",
     ),
     (1, "middleware upstream"),
     (2, "config"),
@@ -68,6 +68,8 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
 
 /// Modules that take time and chance as arguments.
 const PURE: &[&str] = &[
+    "gate/gradient.rs",
+    "pressure/mod.rs",
     "middleware/rate_limit/pace.rs",
     "middleware/rate_limit/table.rs",
     "upstream/balance.rs",

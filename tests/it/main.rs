@@ -13,6 +13,7 @@
 mod acceptance;
 mod bodies;
 mod cases;
+mod concurrency;
 mod config;
 mod docs;
 mod explain;
@@ -35,6 +36,7 @@ mod rate_limits;
 mod reload;
 mod request_line;
 mod retries;
+mod shed;
 mod slow_readers;
 mod streams;
 mod tls;

@@ -40,6 +40,9 @@ pub(super) fn check_partial(config: &Config, lost: &Lost, problems: &mut Problem
     if let Some(timeout) = &config.defaults.timeout {
         nonzero(timeout, "timeout", problems);
     }
+    if let Some(concurrency) = &config.defaults.concurrency {
+        concurrency.check(problems);
+    }
     listeners::check(config, lost, problems);
     for (name, upstream) in &config.upstreams {
         upstreams::check(name, upstream, lost, problems);
@@ -49,6 +52,7 @@ pub(super) fn check_partial(config: &Config, lost: &Lost, problems: &mut Problem
 
 fn server(server: &ServerConfig, problems: &mut Problems) {
     at_least_one(&server.max_connections, "max_connections", problems);
+    server.shed.on().into_iter().for_each(|s| s.check(problems));
     for peer in &server.trusted_proxies {
         let address = peer.parse::<std::net::IpAddr>().is_ok();
         if !address && peer.parse::<IpNet>().is_err() {

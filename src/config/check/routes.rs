@@ -31,6 +31,9 @@ pub(super) fn check(config: &Config, lost: &Lost, problems: &mut Problems) {
         if !lost.touched("routes", &route.id) {
             one_action(route, problems);
             forwarding_only(route, problems);
+            if let Some(concurrency) = &route.concurrency {
+                concurrency.check(problems);
+            }
         }
     }
 }

@@ -21,6 +21,9 @@ pub(super) fn check(
     balance(&section.balance, problems);
     if !lost.touched("upstreams", upstream) {
         client_certificate(section, problems);
+        if let Some(concurrency) = &section.concurrency {
+            concurrency.check_upstream(problems);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Asked, place, place_of};
 use crate::config::{Loaded, RouteConfig};
+use crate::gate::caps::Caps;
 use crate::middleware::rate_limit::{self, Count, Limit, Look};
 use crate::plan::Plan;
 use crate::plan::route::{Action, RoutePlan};
@@ -75,6 +76,31 @@ fn refusals(
     asked: &Asked,
     now: Instant,
 ) {
+    if let Some((priority, mode)) = route.shed {
+        let says = format!("{}{}", priority.as_str(), observed(mode));
+        let span = config.priority.as_ref().map_or(0..0, |p| p.span.clone());
+        list.add("priority", says, &span);
+    }
+    limits(list, config, route, asked, now);
+    let Some(caps) = &route.concurrency else {
+        return;
+    };
+    let span = |policy: usize| {
+        let cap = config.concurrency.as_ref()?.caps().get(policy)?;
+        Some(cap.max.span.clone())
+    };
+    for (at, says) in concurrency(caps, asked) {
+        list.add("concurrency", says, &span(at).unwrap_or(0..0));
+    }
+}
+
+fn limits(
+    list: &mut List<'_>,
+    config: &RouteConfig,
+    route: &RoutePlan,
+    asked: &Asked,
+    now: Instant,
+) {
     let (request, exchange) = asked.request();
     let looks = rate_limit::look(&route.limits, &request, &exchange, now);
     let limits = route.limits.iter().zip(looks).zip(&config.rate_limit.0);
@@ -107,7 +133,38 @@ fn limited(limit: &Limit, look: &Look) -> String {
     };
     match limit.mode() {
         Mode::Enforce => says,
-        Mode::Observe => format!("{says}; observes only"),
+        Mode::Observe => says + observed(Mode::Observe),
+    }
+}
+
+/// What each cap says of the request, with its place in the config's list.
+fn concurrency(caps: &Caps, asked: &Asked) -> Vec<(usize, String)> {
+    let (request, exchange) = asked.request();
+    let clients = caps.clients.iter().map(|cap| {
+        let key = cap.key.hash(&request, &exchange, &cap.counts.by);
+        let shown = cap.key.shown(&request, &exchange).join(", ");
+        let (max, now) = (cap.max, cap.counts.of(key));
+        let mode = observed(cap.mode);
+        let says = format!("{}: at most {max} of {shown}, {now} now{mode}", cap.written);
+        (cap.position, says)
+    });
+    let whole = caps.whole.iter().map(|cap| {
+        let now = cap.gate.standing();
+        let mut says = format!("at most {}, {} now", now.limit, now.in_flight);
+        let queue = cap.settings.rules.queue;
+        if queue > 0 {
+            let (timeout, waiting) = (Time(cap.timeout), now.waiting);
+            says += &format!("; {queue} may wait for {timeout}, {waiting} do");
+        }
+        (cap.position, says + observed(cap.mode))
+    });
+    clients.chain(whole).collect()
+}
+
+fn observed(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "",
+        Mode::Observe => " (observes)",
     }
 }
 
@@ -167,6 +224,12 @@ fn way_out(
         let Some(section) = plan.loaded.config.upstreams.get(&*upstream.name) else {
             continue;
         };
+        if let (Some(cap), Some(caps)) = (&section.concurrency, upstream.concurrency()) {
+            for (_, says) in concurrency(caps, asked) {
+                let says = format!("{}: {says}", upstream.name);
+                list.add("concurrency", says, &cap.max.span);
+            }
+        }
         if let Some(retry) = section.retry.on() {
             let on: Vec<String> = retry.on.iter().map(|on| on.value.to_string()).collect();
             let says = format!(

@@ -24,6 +24,7 @@ match = { host = "api.test", path = "/v1/*", methods = ["GET"], headers = { x-t 
 upstream = "app"
 timeout = "3s"
 rewrite = { prefix = "/v1", with = "/new" }
+concurrency = [{ max = 5, queue = 2, queue_timeout = "1s" }, { max = 2, key = "header:x-t" }]
 fallback = [{ upstream = "backup" }, { respond = { status = 203 }, on = ["limited"] }]
 
 [[routes]]
@@ -67,12 +68,17 @@ fn the_winner_has_its_line_its_policies_its_upstreams_and_its_ladder() {
         ("api", Some("weir.toml:12:6"))
     );
     let names: Vec<&str> = route.policies.iter().map(|p| p.name).collect();
-    assert_eq!(names, ["fallback", "rewrite", "timeout", "retry"]);
+    let order = "fallback priority concurrency concurrency rewrite timeout retry";
+    assert_eq!(names.join(" "), order);
+    assert_eq!(route.policies[1].says, "normal");
+    assert_eq!(route.policies[2].says, "header:x-t: at most 2 of a, 0 now");
+    let whole = "at most 5, 0 now; 2 may wait for 1s, 0 do";
+    assert_eq!(route.policies[3].says, whole);
     assert_eq!(
-        route.policies[1].says,
+        route.policies[4].says,
         "the upstream sees API.test:8443/new/a?b=1"
     );
-    assert_eq!(route.policies[2].at.as_deref(), Some("weir.toml:15:11"));
+    assert_eq!(route.policies[5].at.as_deref(), Some("weir.toml:15:11"));
     assert_eq!(route.upstreams[0].endpoints.len(), 2);
     let steps: Vec<&str> = route.ladder.iter().map(|r| r.step.as_str()).collect();
     assert_eq!(steps, ["upstream backup", "respond 203"]);

@@ -23,12 +23,14 @@ use super::Build;
 use super::cells::{Cell, Gauge};
 use super::handles::{
     ENDPOINT_STATES, LimiterCells, METHODS, Metrics, PoolClose, Refused, ReloadOutcome,
-    RetryDenied, RouteCells, UpstreamCells, Violation,
+    RetryDenied, RouteCells, UpstreamCells, Violation, WorkerCells,
 };
 use super::names::{self, Metric};
 use super::process::Process;
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
+use crate::pressure;
+use crate::pressure::config::Priority;
 use family::{Family, Words, counters, counters_by, gauges, histograms, seconds, single};
 
 /// What is asked at scrape time because no cell holds it. Called on the control thread; must not
@@ -55,6 +57,8 @@ pub struct LiveUpstream {
     pub panic: bool,
     /// Share of the retry budget left, 0 to 1; `None` without retries.
     pub retry_budget: Option<f64>,
+    /// How much may be in flight now; `None` without a cap.
+    pub concurrency_limit: Option<u32>,
 }
 
 /// How full a limit's table is.
@@ -138,6 +142,7 @@ impl Collector for Scrape {
         self.limiters(&mut out);
         self.listeners(&mut out);
         self.config(&mut out);
+        self.pressure(&mut out);
         self.workers(&mut out);
         process(&mut out);
         out
@@ -184,6 +189,8 @@ impl Scrape {
         }));
         out.push(histograms(&names::REQUEST_OVERHEAD, &all, |c| &c.overhead));
         out.push(gauges(&names::REQUESTS_IN_FLIGHT, &all, |c| &c.in_flight));
+        out.push(gauges(&names::QUEUE_WAITING, &all, |c| &c.queue_waiting));
+        out.push(histograms(&names::QUEUE_WAIT, &all, |c| &c.queue_wait));
         out.push(counters(&names::REQUEST_BODY_BYTES, &all, |c| {
             &c.request_bytes
         }));
@@ -263,6 +270,7 @@ impl Scrape {
         let mut endpoints = Family::new(&names::UPSTREAM_ENDPOINTS);
         let mut panic = Family::new(&names::UPSTREAM_PANIC);
         let mut budget = Family::new(&names::RETRY_BUDGET);
+        let mut limit = Family::new(&names::CONCURRENCY_LIMIT);
         for upstream in self.live.upstreams() {
             let name = &*upstream.name;
             for (state, count) in ENDPOINT_STATES.iter().zip(upstream.endpoints) {
@@ -271,6 +279,9 @@ impl Scrape {
             panic.number(&[name], f64::from(u8::from(upstream.panic)));
             if let Some(left) = upstream.retry_budget {
                 budget.number(&[name], left);
+            }
+            if let Some(now) = upstream.concurrency_limit {
+                limit.number(&[name], f64::from(now));
             }
         }
         let mut certificates = Family::new(&names::CERTIFICATE_NOT_AFTER);
@@ -282,6 +293,7 @@ impl Scrape {
             endpoints.done(),
             panic.done(),
             budget.done(),
+            limit.done(),
             certificates.done(),
             single(&names::ACCESS_LOG_LINES, &[], lines as f64),
             single(&names::ACCESS_LOG_DROPPED, &[], dropped as f64),
@@ -362,6 +374,22 @@ impl Scrape {
         ] {
             out.push(single(metric, &[], gauge.get() as f64));
         }
+    }
+
+    fn pressure(&self, out: &mut Vec<MetricFamily>) {
+        let mut shed = Family::new(&names::SHED);
+        for (priority, word) in Priority::ALL {
+            for (cause, cause_word) in pressure::Cause::ALL {
+                let cell = |c: &WorkerCells| c.shed[*priority as usize][*cause as usize].get();
+                let count: u64 = self.metrics.worker.sum(cell);
+                shed.number(&[word, cause_word], count as f64);
+            }
+        }
+        let mut ratios = Family::new(&names::PRESSURE);
+        for (cause, ratio) in self.metrics.pressure.ratios() {
+            ratios.number(&[cause], ratio);
+        }
+        out.extend([shed.done(), ratios.done()]);
     }
 
     fn workers(&self, out: &mut Vec<MetricFamily>) {

@@ -17,6 +17,7 @@ impl Live for Fixed {
             endpoints: [2, 0, 1, 0, 0],
             panic: true,
             retry_budget: Some(0.5),
+            concurrency_limit: Some(20),
         }]
     }
     fn limiters(&self) -> Vec<LiveLimiter> {

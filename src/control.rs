@@ -22,6 +22,7 @@ use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
 use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveUpstream};
 use crate::telemetry::handles::Metrics;
+use crate::upstream::breaker::{BreakerStatus, State};
 use crate::upstream::config::UpstreamConfig;
 use crate::upstream::{EndpointStatus, Upstream};
 
@@ -119,6 +120,7 @@ fn upstream(upstream: &Upstream, config: Option<&UpstreamConfig>) -> status::Ups
         weight: u32::from(e.weight),
         priority: u32::from(e.priority),
         zone: e.zone.as_deref().map(str::to_owned),
+        breaker: e.breaker.clone(),
         ..status::Endpoint::default()
     };
     status::Upstream {
@@ -131,6 +133,7 @@ fn upstream(upstream: &Upstream, config: Option<&UpstreamConfig>) -> status::Ups
             .unwrap_or_default(),
         panic: now.panic,
         retry_budget: now.retry_budget,
+        breaker: now.breaker,
         endpoints: now.endpoints.iter().map(endpoint).collect(),
         ..status::Upstream::default()
     }
@@ -201,6 +204,11 @@ impl admin::Context for Control {
         explain::explain(&self.shared.load(), asked, clock::now())
     }
 
+    fn force_breaker(&self, upstream: &str, to: Option<State>) -> Option<BreakerStatus> {
+        let plan = self.shared.load();
+        plan.upstreams.get(upstream)?.force_breaker(to)
+    }
+
     fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>> {
         let ask = self.ask.clone();
         Box::pin(async move {
@@ -242,6 +250,7 @@ impl Live for PlanLive {
                     draining: count("draining"),
                     panic: status.panic,
                     retry_budget: status.retry_budget,
+                    breaker: status.breaker.map(|b| b.state),
                 }
             })
             .collect()

@@ -137,6 +137,9 @@ fn upstream(out: &mut String, upstream: &Upstream) -> fmt::Result {
     if let Some(left) = upstream.retry_budget {
         write!(out, ", retry budget {:.0} %", left * 100.0)?;
     }
+    if let Some(breaker) = &upstream.breaker {
+        write!(out, ", {breaker}")?;
+    }
     out.push_str("</small>");
     if upstream.panic {
         out.push_str(" <small class=\"warn\">too few are healthy, all are used</small>");
@@ -159,7 +162,8 @@ fn endpoint(out: &mut String, endpoint: &Endpoint) -> fmt::Result {
     number(out, endpoint.weight)?;
     number(out, endpoint.priority)?;
     let zone = endpoint.zone.iter().map(|z| format!("zone {z}"));
-    let more: Vec<String> = zone.chain(endpoint.note.clone()).collect();
+    let breaker = endpoint.breaker.iter().map(ToString::to_string);
+    let more: Vec<String> = zone.chain(endpoint.note.clone()).chain(breaker).collect();
     write!(
         out,
         "<td class=\"wide quiet\">{}</td>",

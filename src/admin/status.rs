@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::Reason;
 use crate::telemetry::handles::{ListenerMetrics, Metrics, Reasons, RouteMetrics, UpstreamMetrics};
+use crate::upstream::breaker::BreakerStatus;
 
 /// Everything `/status` shows.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -116,6 +117,8 @@ pub struct Upstream {
     pub failures: u64,
     /// Share of the retry budget left, with retries.
     pub retry_budget: Option<f64>,
+    /// Its breaker, if it has one.
+    pub breaker: Option<BreakerStatus>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -137,6 +140,8 @@ pub struct Endpoint {
     pub zone: Option<String>,
     /// Why it is in its state, or since when, if there is more to say.
     pub note: Option<String>,
+    /// Its breaker, if endpoints have one.
+    pub breaker: Option<BreakerStatus>,
 }
 
 /// A worker.

@@ -333,6 +333,18 @@ fn upstream_resets(old: &UpstreamConfig, new: &UpstreamConfig, keys: &[String]) 
     if keys.iter().any(|key| key == "tls" || key == "protocol") {
         resets.push("pooled connections are replaced".to_owned());
     }
+    for (key, had, has) in [
+        ("breaker", &old.breaker, &new.breaker),
+        (
+            "endpoint_breaker",
+            &old.endpoint_breaker,
+            &new.endpoint_breaker,
+        ),
+    ] {
+        if had.is_some() && has.is_none() {
+            resets.push(format!("what {key} knows is forgotten"));
+        }
+    }
     let kept: BTreeSet<&str> = new.endpoints.iter().map(|e| e.address.as_str()).collect();
     let gone = old.endpoints.iter().map(|e| e.address.as_str());
     for address in gone.filter(|address| !kept.contains(address)) {

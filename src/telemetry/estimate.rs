@@ -4,7 +4,8 @@
 //! that `expose` walks; a test that touches every cell holds the two together.
 
 use super::handles::{
-    CODES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied, Violation, WAIT,
+    BREAKER, CODES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied,
+    Violation, WAIT,
 };
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
@@ -38,10 +39,11 @@ fn route() -> usize {
 fn upstream() -> usize {
     let attempts = Reason::ALL.len() + 3;
     let histograms = histogram(REQUEST) + 3 * histogram(WAIT);
-    // in flight, ejections, panic, pool waiting, budget
-    let single = 5;
+    // in flight, ejections, panic, pool waiting, budget, refusals of breakers
+    let single = 6;
     let (endpoint_states, checks, pool_states, sources, outcomes) = (4, 3, 3, 3, 2);
-    let words = endpoint_states + checks + pool_states + sources + outcomes;
+    let breaker = 2 * BREAKER.len();
+    let words = endpoint_states + checks + pool_states + sources + outcomes + breaker;
     attempts + histograms + single + words + PoolClose::ALL.len() + RetryDenied::ALL.len()
 }
 

@@ -4,6 +4,7 @@ use super::*;
 
 fn seen(usable: bool, priority: u8, near: bool) -> Seen {
     Seen {
+        barred: false,
         usable,
         priority,
         near,

@@ -9,20 +9,26 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
-
+use super::admit::{Tickets, back_pressure};
+use super::answer::Ending;
+use super::breaker::Outcome;
 use super::choose::Slot;
 use super::eject;
 use super::endpoint::Standing;
 use super::send::{Sender, Stale};
 use crate::clock;
 use crate::error::{GatewayError, Reason, Side};
+use crate::message::Response;
 
 /// One try. Dropped before its headers, it was cancelled; dropped after them, it was answered.
 pub(super) struct Record {
     sender: Arc<Sender>,
     slot: Arc<Slot>,
     started: Instant,
+    /// The breakers' leave, until they know how it ended.
+    tickets: Tickets,
+    /// From the last of the request to the response headers.
+    waited: Duration,
     state: State,
 }
 
@@ -36,35 +42,52 @@ enum State {
 }
 
 impl Record {
-    pub(super) fn begin(sender: &Arc<Sender>, slot: &Arc<Slot>, started: Instant) -> Self {
+    pub(super) fn begin(
+        sender: &Arc<Sender>,
+        slot: &Arc<Slot>,
+        tickets: Tickets,
+        started: Instant,
+    ) -> Self {
         Record {
             sender: Arc::clone(sender),
             slot: Arc::clone(slot),
             started,
+            tickets,
+            waited: Duration::ZERO,
             state: State::Asking,
         }
     }
 
     /// The response headers are here, or will never be. Gives how long that took.
-    pub(super) fn headers(&mut self, result: Result<StatusCode, &GatewayError>) -> Duration {
+    pub(super) fn headers(
+        &mut self,
+        result: &Result<(Response, Option<Ending>), GatewayError>,
+    ) -> Duration {
         let now = clock::now();
         let took = now - self.started;
         let cells = self.slot.pool.cells();
         cells.attempt_duration.observe(took);
         self.state = State::Counted;
         match result {
-            Ok(status) if status.is_server_error() => {
+            Ok((response, _)) if response.status().is_server_error() => {
                 cells.server_error.inc();
-                self.bad(now);
+                self.bad(back_pressure(response), now);
             }
-            Ok(_) => {
+            Ok((response, ending)) => {
                 self.slot.pool.observe(took, false, now);
                 self.state = State::Answered;
+                // What the client took to send its body is not the upstream's slowness.
+                let upload = ending.as_ref().and_then(|e| e.upload.as_ref());
+                let asked = upload.map_or(self.started, |u| u.moved());
+                self.waited = now.saturating_duration_since(asked);
+                if let Some(stay_away) = back_pressure(response) {
+                    self.tell(Outcome::Bad(stay_away), now);
+                }
             }
             Err(error) => {
                 cells.failed.inc(error.reason());
                 if is_its_fault(error) {
-                    self.bad(now);
+                    self.bad(None, now);
                 }
             }
         }
@@ -76,12 +99,21 @@ impl Record {
         if matches!(self.state, State::Answered) {
             self.state = State::Counted;
             self.slot.pool.cells().failed.inc(why);
-            self.bad(clock::now());
+            self.bad(None, clock::now());
         }
     }
 
-    /// Counts a failure of the endpoint, which may eject it.
-    fn bad(&self, now: Instant) {
+    /// Tells the breakers, once.
+    fn tell(&mut self, outcome: Outcome, now: Instant) {
+        let tickets = std::mem::take(&mut self.tickets);
+        let (upstream, endpoint) = (&self.sender.upstream, &self.slot.endpoint);
+        upstream.tell(tickets, endpoint, outcome, self.sender.pools.worker, now);
+    }
+
+    /// Counts a failure of the endpoint, which may eject it or open a breaker. It may have asked
+    /// to be left alone for a while.
+    fn bad(&mut self, stay_away: Option<Duration>, now: Instant) {
+        self.tell(Outcome::Bad(stay_away.unwrap_or_default()), now);
         let pool = &self.slot.pool;
         pool.observe(now - self.started, true, now);
         let upstream = &self.sender.upstream;
@@ -123,13 +155,20 @@ fn is_its_fault(error: &GatewayError) -> bool {
 impl Drop for Record {
     fn drop(&mut self) {
         let cells = self.slot.pool.cells();
-        match self.state {
-            State::Asking => cells.cancelled.inc(),
+        let outcome = match self.state {
+            State::Asking => {
+                cells.cancelled.inc();
+                Outcome::Nothing
+            }
             State::Answered => {
                 cells.ok.inc();
                 self.slot.endpoint.standing.succeeded();
+                Outcome::Good(self.waited)
             }
-            State::Counted => {}
+            State::Counted => Outcome::Nothing,
+        };
+        if self.tickets.is_held() {
+            self.tell(outcome, clock::now());
         }
     }
 }

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::breaker::BreakerStatus;
+use super::endpoint::Endpoint;
 use super::{Upstream, balance, choose};
 use crate::telemetry::cells::Gauge;
 
@@ -22,6 +24,8 @@ pub struct UpstreamStatus {
     pub in_flight: i64,
     /// Retry budget left, 0 to 1; `None` without retries.
     pub retry_budget: Option<f64>,
+    /// Its breaker, if it has one.
+    pub breaker: Option<BreakerStatus>,
 }
 
 /// One endpoint.
@@ -31,7 +35,7 @@ pub struct EndpointStatus {
     pub address: String,
     /// As written in the config.
     pub name: Arc<str>,
-    /// `healthy`, `unhealthy`, `ejected` or `unresolved`.
+    /// `healthy`, `unhealthy`, `ejected` (also by its breaker) or `unresolved`.
     pub state: &'static str,
     /// Its share.
     pub weight: u16,
@@ -39,18 +43,21 @@ pub struct EndpointStatus {
     pub priority: u8,
     /// Its zone, if it has one.
     pub zone: Option<Arc<str>>,
+    /// Its breaker, if endpoints have one.
+    pub breaker: Option<BreakerStatus>,
 }
 
 pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
     let set = upstream.live.set();
     let seen = choose::seen(upstream, &set, now);
     let threshold = upstream.config.panic_threshold.value;
+    let is_barred = |e: &Endpoint| choose::bar(upstream, e, now).is_some();
     let resolved = set.endpoints.iter().map(|endpoint| EndpointStatus {
         address: endpoint.address.to_string(),
         name: Arc::clone(&endpoint.written),
         state: if endpoint.standing.is_unhealthy() {
             "unhealthy"
-        } else if endpoint.standing.is_ejected(now) {
+        } else if endpoint.standing.is_ejected(now) || is_barred(endpoint) {
             "ejected"
         } else {
             "healthy"
@@ -58,6 +65,7 @@ pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
         weight: endpoint.weight,
         priority: endpoint.priority,
         zone: endpoint.zone.clone(),
+        breaker: breaker(upstream, endpoint, now),
     });
     let unresolved = upstream.live.unresolved();
     let unresolved = unresolved.iter().map(|spec| EndpointStatus {
@@ -67,6 +75,7 @@ pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
         weight: spec.weight,
         priority: spec.priority,
         zone: spec.zone.clone(),
+        breaker: None,
     });
     UpstreamStatus {
         name: Arc::clone(&upstream.name),
@@ -80,5 +89,17 @@ pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
         retry_budget: upstream
             .retry()
             .map(|retry| upstream.budget.left(retry.budget.value, now)),
+        breaker: upstream
+            .guard
+            .as_ref()
+            .map(|guard| guard.breaker.status(&guard.rule, now)),
     }
+}
+
+fn breaker(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Option<BreakerStatus> {
+    let (rule, breaker) = upstream
+        .endpoint_rule
+        .as_ref()
+        .zip(endpoint.breaker.as_ref())?;
+    Some(breaker.status(rule, now))
 }

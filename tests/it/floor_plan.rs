@@ -69,6 +69,9 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
 /// Modules that take time and chance as arguments.
 const PURE: &[&str] = &[
     "upstream/balance.rs",
+    "upstream/breaker/mod.rs",
+    "upstream/breaker/window.rs",
+    "upstream/breaker/word.rs",
     "upstream/budget.rs",
     "upstream/eject.rs",
     "plan/router.rs",

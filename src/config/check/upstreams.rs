@@ -29,6 +29,9 @@ pub(super) fn check(
         .on()
         .into_iter()
         .for_each(|e| eject(e, problems));
+    for breaker in section.breakers() {
+        breaker.check(&section.timeouts.first_byte, problems);
+    }
     section
         .retry
         .on()

@@ -22,8 +22,8 @@ use prometheus::{Registry, TextEncoder};
 use super::Build;
 use super::cells::{Cell, Gauge};
 use super::handles::{
-    METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied, RouteCells, UpstreamCells,
-    Violation,
+    BREAKER, METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied, RouteCells,
+    UpstreamCells, Violation,
 };
 use super::names::{self, Metric};
 use super::process::Process;
@@ -59,6 +59,8 @@ pub struct LiveUpstream {
     pub panic: bool,
     /// Share of the retry budget left, 0 to 1; `None` without retries.
     pub retry_budget: Option<f64>,
+    /// The state of its breaker, if it has one.
+    pub breaker: Option<&'static str>,
 }
 
 /// When a certificate ends.
@@ -218,6 +220,17 @@ impl Scrape {
         out.push(histograms(&names::UPSTREAM_TLS_HANDSHAKE, &all, |c| {
             &c.tls_handshake
         }));
+        let mut breakers = Family::new(&names::BREAKER_TRANSITIONS);
+        for (name, cells) in &all {
+            for (at, word) in BREAKER.iter().enumerate() {
+                let count = cells.sum(|c| c.breaker_transitions[at].get());
+                breakers.number(&[name, word], count as f64);
+            }
+        }
+        out.push(breakers.done());
+        out.push(counters(&names::BREAKER_REFUSALS, &all, |c| {
+            &c.breaker_refusals
+        }));
         out.push(gauges(&names::UPSTREAM_IN_FLIGHT, &all, |c| &c.in_flight));
         out.push(counters(&names::UPSTREAM_EJECTIONS, &all, |c| &c.ejections));
     }
@@ -255,6 +268,7 @@ impl Scrape {
         let mut endpoints = Family::new(&names::UPSTREAM_ENDPOINTS);
         let mut panic = Family::new(&names::UPSTREAM_PANIC);
         let mut budget = Family::new(&names::RETRY_BUDGET);
+        let mut breaker = Family::new(&names::BREAKER_STATE);
         for upstream in self.live.upstreams() {
             let name = &*upstream.name;
             endpoints.number(&[name, "healthy"], upstream.healthy as f64);
@@ -264,6 +278,12 @@ impl Scrape {
             panic.number(&[name], f64::from(u8::from(upstream.panic)));
             if let Some(left) = upstream.retry_budget {
                 budget.number(&[name], left);
+            }
+            if let Some(state) = upstream.breaker {
+                for word in BREAKER {
+                    let is = f64::from(u8::from(*word == state));
+                    breaker.number(&[name, word], is);
+                }
             }
         }
         let mut certificates = Family::new(&names::CERTIFICATE_NOT_AFTER);
@@ -275,6 +295,7 @@ impl Scrape {
             endpoints.done(),
             panic.done(),
             budget.done(),
+            breaker.done(),
             certificates.done(),
             single(&names::ACCESS_LOG_LINES, &[], lines as f64),
             single(&names::ACCESS_LOG_DROPPED, &[], dropped as f64),

@@ -273,7 +273,8 @@ pub(super) fn seen(upstream: &Upstream, set: &EndpointSet, now: Instant) -> Vec<
         .collect()
 }
 
-fn stand(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Seen {
+/// How an endpoint stands at `now`, its breaker included.
+pub(super) fn stand(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Seen {
     let slow_start = upstream.config.slow_start.map(|t| t.0);
     let barred = bar(upstream, endpoint, now).is_some();
     Seen {

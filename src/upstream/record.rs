@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use super::admit::{Tickets, back_pressure};
 use super::answer::Ending;
 use super::breaker::Outcome;
-use super::choose::Slot;
+use super::choose::{Slot, stand};
 use super::eject;
-use super::endpoint::Standing;
-use super::send::{Sender, Stale};
+use super::endpoint::Endpoint;
+use super::send::{ClientLate, Sender, Stale};
 use crate::clock;
 use crate::error::{GatewayError, Reason, Side};
 use crate::message::Response;
@@ -27,8 +27,6 @@ pub(super) struct Record {
     started: Instant,
     /// The breakers' leave, until they know how it ended.
     tickets: Tickets,
-    /// From the last of the request to the response headers.
-    waited: Duration,
     state: State,
 }
 
@@ -53,7 +51,6 @@ impl Record {
             slot: Arc::clone(slot),
             started,
             tickets,
-            waited: Duration::ZERO,
             state: State::Asking,
         }
     }
@@ -71,7 +68,8 @@ impl Record {
         match result {
             Ok((response, _)) if response.status().is_server_error() => {
                 cells.server_error.inc();
-                self.bad(back_pressure(response), now);
+                let stay_away = back_pressure(response).unwrap_or_default();
+                self.bad(Outcome::Bad(stay_away), now);
             }
             Ok((response, ending)) => {
                 self.slot.pool.observe(took, false, now);
@@ -79,15 +77,16 @@ impl Record {
                 // What the client took to send its body is not the upstream's slowness.
                 let upload = ending.as_ref().and_then(|e| e.upload.as_ref());
                 let asked = upload.map_or(self.started, |u| u.moved());
-                self.waited = now.saturating_duration_since(asked);
-                if let Some(stay_away) = back_pressure(response) {
-                    self.tell(Outcome::Bad(stay_away), now);
+                let waited = now.saturating_duration_since(asked);
+                match back_pressure(response) {
+                    Some(stay_away) => self.end(Outcome::Bad(stay_away), now),
+                    None => self.tell(Outcome::Answered(waited), now),
                 }
             }
             Err(error) => {
                 cells.failed.inc(error.reason());
                 if is_its_fault(error) {
-                    self.bad(None, now);
+                    self.bad(Outcome::Bad(Duration::ZERO), now);
                 }
             }
         }
@@ -99,21 +98,25 @@ impl Record {
         if matches!(self.state, State::Answered) {
             self.state = State::Counted;
             self.slot.pool.cells().failed.inc(why);
-            self.bad(None, clock::now());
+            self.bad(Outcome::Broken, clock::now());
         }
     }
 
-    /// Tells the breakers, once.
-    fn tell(&mut self, outcome: Outcome, now: Instant) {
-        let tickets = std::mem::take(&mut self.tickets);
+    /// Tells the breakers how it ended, once.
+    fn end(&mut self, outcome: Outcome, now: Instant) {
+        self.tell(outcome, now);
+        self.tickets = Tickets::default();
+    }
+
+    fn tell(&self, outcome: Outcome, now: Instant) {
+        let tickets = self.tickets;
         let (upstream, endpoint) = (&self.sender.upstream, &self.slot.endpoint);
         upstream.tell(tickets, endpoint, outcome, self.sender.pools.worker, now);
     }
 
-    /// Counts a failure of the endpoint, which may eject it or open a breaker. It may have asked
-    /// to be left alone for a while.
-    fn bad(&mut self, stay_away: Option<Duration>, now: Instant) {
-        self.tell(Outcome::Bad(stay_away.unwrap_or_default()), now);
+    /// Counts a failure of the endpoint, which may eject it or open a breaker.
+    fn bad(&mut self, outcome: Outcome, now: Instant) {
+        self.end(outcome, now);
         let pool = &self.slot.pool;
         pool.observe(now - self.started, true, now);
         let upstream = &self.sender.upstream;
@@ -125,11 +128,12 @@ impl Record {
             return;
         };
         let set = upstream.live.set();
-        let count = |what: &dyn Fn(&Standing) -> bool| {
-            set.endpoints.iter().filter(|e| what(&e.standing)).count()
+        let count = |what: &dyn Fn(&Endpoint) -> bool| {
+            let endpoints = set.endpoints.iter();
+            endpoints.filter(|e| what(e)).count()
         };
-        let ejected = count(&|s| s.is_ejected(now));
-        let usable = count(&|s| s.is_usable(now));
+        let ejected = count(&|e| e.standing.is_ejected(now));
+        let usable = count(&|e| stand(upstream, e, now).usable);
         if eject::may(rule, set.endpoints.len(), ejected, usable) {
             standing.eject(now, &ejection);
             upstream.live.changed();
@@ -149,7 +153,9 @@ impl Record {
 fn is_its_fault(error: &GatewayError) -> bool {
     error.reason().side() == Side::Upstream
         && error.reason() != Reason::ConnectionLimitReached
-        && !error.source().is_some_and(|s| s.is::<Stale>())
+        && !error
+            .source()
+            .is_some_and(|s| s.is::<Stale>() || s.is::<ClientLate>())
 }
 
 impl Drop for Record {
@@ -163,12 +169,12 @@ impl Drop for Record {
             State::Answered => {
                 cells.ok.inc();
                 self.slot.endpoint.standing.succeeded();
-                Outcome::Good(self.waited)
+                Outcome::Whole
             }
             State::Counted => Outcome::Nothing,
         };
         if self.tickets.is_held() {
-            self.tell(outcome, clock::now());
+            self.end(outcome, clock::now());
         }
     }
 }

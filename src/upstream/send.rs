@@ -58,6 +58,18 @@ impl StdError for Stale {
     }
 }
 
+/// A try's time was up while the client was still sending: no failure of the endpoint's.
+#[derive(Debug)]
+pub(super) struct ClientLate;
+
+impl fmt::Display for ClientLate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the client was still sending")
+    }
+}
+
+impl StdError for ClientLate {}
+
 /// Sends requests to one upstream over one worker's connections.
 #[derive(Clone)]
 pub struct Send(Arc<Sender>);
@@ -250,7 +262,11 @@ impl Sender {
                 (due, why) = limit;
             }
             if due <= now {
-                return Err(why.into());
+                let waits_for_client = upload.is_some_and(|u| u.waits() == Waits::ForClient);
+                return Err(match waits_for_client && why == Reason::PerTryTimeout {
+                    true => GatewayError::caused(why, ClientLate),
+                    false => why.into(),
+                });
             }
             // An upload changes what is due: look again when it ends, and now and then.
             let look = upload.map_or(due, |_| due.min(now + first_byte.min(idle) / 8));

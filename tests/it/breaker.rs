@@ -348,6 +348,19 @@ fn m10_what_clients_break_never_opens_a_breaker() {
     assert_eq!(transitions(&gateway, "open"), 0.0);
 }
 
+#[test]
+fn m10_a_client_that_sends_too_slowly_for_a_try_is_no_failure_of_the_upstreams() {
+    let origin = Origin::echo();
+    let more = "eject = false\nretry = { per_try_timeout = \"50ms\" }\n\
+                breaker = { consecutive = 1 }\n";
+    let gateway = Gateway::before(origin.address, more);
+    let mut slow = Raw::connect(gateway.web());
+    slow.send("POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 100\r\n\r\nhi");
+    assert_eq!(slow.response().status(), 504);
+    assert!(is_state(&gateway, "closed"));
+    assert_eq!(get(gateway.web(), "/").status(), 200);
+}
+
 /// Two endpoints, one of which fails: it is left out although the panic threshold asks for all,
 /// and gets its share again once it is well. With both open nobody is asked.
 #[test]

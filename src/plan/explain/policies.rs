@@ -121,6 +121,17 @@ fn way_out(
         let Some(section) = plan.loaded.config.upstreams.get(&*upstream.name) else {
             continue;
         };
+        for (name, breaker) in [
+            ("breaker", &section.breaker),
+            ("endpoint_breaker", &section.endpoint_breaker),
+        ] {
+            let Some(breaker) = breaker else { continue };
+            list.policies.push(Policy {
+                name,
+                says: format!("{}: opens {}", upstream.name, breaker.opens()),
+                at: place_of(list.loaded, &breaker.error_ratio),
+            });
+        }
         if let Some(retry) = section.retry.on() {
             let on: Vec<String> = retry.on.iter().map(|on| on.value.to_string()).collect();
             let says = format!(

@@ -114,6 +114,40 @@ impl BreakerConfig {
         }
     }
 
+    /// When it opens and for how long, in words.
+    pub fn opens(&self) -> String {
+        let mut when = Vec::new();
+        if self.error_ratio.value > 0.0 {
+            when.push(format!("{} % failed", self.error_ratio.value * 100.0));
+        }
+        if let (Some(ratio), Some(over)) = (&self.slow_ratio, &self.slow_over) {
+            when.push(format!(
+                "{} % took over {}",
+                ratio.value * 100.0,
+                over.value
+            ));
+        }
+        let shares = (!when.is_empty()).then(|| {
+            let (shares, least) = (when.join(" or "), self.min_requests.value);
+            format!(
+                "when {shares} of at least {least} tries in {}",
+                self.window.value
+            )
+        });
+        let run = self.consecutive.as_ref();
+        let run = run.map(|run| format!("after {} failures in a row", run.value));
+        let all: Vec<String> = shares.into_iter().chain(run).collect();
+        let observes = match self.mode {
+            Mode::Enforce => "",
+            Mode::Observe => " (observes)",
+        };
+        format!(
+            "{}, for {}{observes}",
+            all.join(", or "),
+            self.open_for.value
+        )
+    }
+
     /// As the machine takes it.
     pub(in crate::upstream) fn rule(&self) -> Rule {
         let ratio = Some(self.error_ratio.value);

@@ -53,6 +53,10 @@ impl Rule {
         let most = Duration::from_mins(5);
         self.open_for.saturating_mul(10).min(most)
     }
+
+    fn is_slow(&self, took: Duration) -> bool {
+        self.slow.is_some_and(|slow| took > slow.over)
+    }
 }
 
 /// What is slow, and how many may be.
@@ -64,12 +68,17 @@ pub struct Slow {
     pub over: Duration,
 }
 
-/// How a try ended.
+/// What is known of a try. One that was answered counts at once, so that long answers weigh as much
+/// as short ones; its end is told too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// A good answer, whose headers took so long.
-    Good(Duration),
-    /// A failure of the upstream's; it may have asked not to be asked again for so long.
+    /// Good response headers, which took so long. The end is to come.
+    Answered(Duration),
+    /// The answer has come to its end, or the client wants no more of it.
+    Whole,
+    /// The answer broke off.
+    Broken,
+    /// No answer, or a bad one; it may have asked not to be asked again for so long.
     Bad(Duration),
     /// Nothing was found out: the client left, or it was our own doing.
     Nothing,
@@ -245,7 +254,7 @@ impl Breaker {
         }
     }
 
-    /// How the try of a ticket ended.
+    /// What became of the try of a ticket.
     pub fn tell(
         &self,
         rule: &Rule,
@@ -254,77 +263,55 @@ impl Breaker {
         worker: usize,
         now: Instant,
     ) -> Option<Change> {
+        let at = self.at(now);
         if ticket.probe {
-            return self.probed(rule, ticket, outcome, now);
+            return self.probed(rule, ticket, outcome, at);
         }
-        let slow = |took: Duration| rule.slow.is_some_and(|slow| took > slow.over);
-        let counts = match outcome {
-            Outcome::Good(took) => Counts {
-                total: 1,
-                failed: 0,
-                slow: slow(took).into(),
-            },
-            Outcome::Bad(_) => Counts {
-                total: 1,
-                failed: 1,
-                slow: 0,
-            },
-            Outcome::Nothing => return None,
-        };
         if self.read().epoch != ticket.epoch {
             return None;
         }
-        let at = self.at(now);
+        let counts = count(rule, outcome)?;
+        let run = self.run(outcome);
+        if counts == Counts::default() {
+            return None;
+        }
         let length = millis(rule.window);
         let window = &self.windows[worker % self.windows.len()].0;
         window.lock().add(counts, length, at);
-        let run = self.run(counts.failed > 0);
         if counts.failed + counts.slow == 0 {
             return None;
         }
         let why = verdict(rule, self.sum(length, at), run)?;
-        let least = match outcome {
-            Outcome::Bad(least) => least,
-            Outcome::Good(_) | Outcome::Nothing => Duration::ZERO,
-        };
         let fresh = |w: &Word| w.state == State::Closed && !w.forced && w.epoch == ticket.epoch;
-        let step = self.step(|w| Some(w).filter(fresh).map(|w| w.trip(rule, at, least)));
-        step.and_then(|(before, after)| self.changed(before, after, why, at))
+        let trip = |word: Word| word.trip(rule, at, least(outcome));
+        let (before, after) = self.step(|word| Some(word).filter(fresh).map(trip))?;
+        self.changed(before, after, why, at)
     }
 
     /// Counts failures in a row.
-    fn run(&self, failed: bool) -> u32 {
-        if failed {
-            return self.run.fetch_add(1, Relaxed).saturating_add(1);
-        }
-        if self.run.load(Relaxed) != 0 {
-            self.run.store(0, Relaxed);
+    fn run(&self, outcome: Outcome) -> u32 {
+        match outcome {
+            Outcome::Bad(_) | Outcome::Broken => {
+                return self.run.fetch_add(1, Relaxed).saturating_add(1);
+            }
+            Outcome::Whole if self.run.load(Relaxed) != 0 => self.run.store(0, Relaxed),
+            Outcome::Whole | Outcome::Answered(_) | Outcome::Nothing => {}
         }
         0
     }
 
-    fn probed(
-        &self,
-        rule: &Rule,
-        ticket: Ticket,
-        outcome: Outcome,
-        now: Instant,
-    ) -> Option<Change> {
-        let at = self.at(now);
-        let is_slow = |took| rule.slow.is_some_and(|slow| took > slow.over);
-        let (outcome, least) = match outcome {
-            Outcome::Good(took) if is_slow(took) => (Outcome::Bad(Duration::ZERO), Duration::ZERO),
-            Outcome::Bad(least) => (outcome, least),
-            Outcome::Good(_) | Outcome::Nothing => (outcome, Duration::ZERO),
-        };
+    fn probed(&self, rule: &Rule, ticket: Ticket, outcome: Outcome, at: u64) -> Option<Change> {
         let fresh = |w: &Word| w.state == State::HalfOpen && w.epoch == ticket.epoch;
         let (before, after) = self.step(|word| {
             let word = Some(word).filter(fresh)?;
-            Some(match outcome {
-                Outcome::Good(_) => word.good(rule, at),
-                Outcome::Bad(_) => word.bad(rule, at, least),
-                Outcome::Nothing => word.back(),
-            })
+            match outcome {
+                Outcome::Answered(took) if !rule.is_slow(took) => None,
+                Outcome::Whole => Some(word.good(rule, at)),
+                Outcome::Nothing => Some(word.back()),
+                Outcome::Answered(_) | Outcome::Broken | Outcome::Bad(_) => {
+                    Some(word.bad(rule, at, least(outcome)))
+                }
+            }
         })?;
         let why = match after.state {
             State::Closed => Why::ProbesPassed,
@@ -384,6 +371,31 @@ impl Breaker {
             forced: word.forced,
             observes: rule.observes,
         }
+    }
+}
+
+/// What an outcome adds to the counts; nothing for no outcome. An answer that breaks off has been
+/// counted as an answer already.
+fn count(rule: &Rule, outcome: Outcome) -> Option<Counts> {
+    let (total, failed, slow) = match outcome {
+        Outcome::Answered(took) => (1, 0, rule.is_slow(took).into()),
+        Outcome::Bad(_) => (1, 1, 0),
+        Outcome::Broken => (0, 1, 0),
+        Outcome::Whole => (0, 0, 0),
+        Outcome::Nothing => return None,
+    };
+    Some(Counts {
+        total,
+        failed,
+        slow,
+    })
+}
+
+/// For how long the upstream asks to be left alone.
+fn least(outcome: Outcome) -> Duration {
+    match outcome {
+        Outcome::Bad(least) => least,
+        _ => Duration::ZERO,
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::telemetry::handles::BREAKER;
 use crate::upstream::balance::Random;
 
-const GOOD: Outcome = Outcome::Good(Duration::from_millis(1));
+const GOOD: Outcome = Outcome::Whole;
 const BAD: Outcome = Outcome::Bad(Duration::ZERO);
 
 fn rule() -> Rule {
@@ -50,6 +50,11 @@ impl Lab {
     }
 
     fn tell(&self, ticket: Ticket, outcome: Outcome) -> Option<Change> {
+        if matches!(outcome, Outcome::Whole | Outcome::Broken) {
+            let headers = Outcome::Answered(Duration::from_millis(1));
+            let told = self.breaker.tell(&self.rule, ticket, headers, 0, self.now);
+            assert_eq!(told, None, "good headers change nothing");
+        }
         self.breaker.tell(&self.rule, ticket, outcome, 0, self.now)
     }
 
@@ -170,12 +175,37 @@ fn slow_answers_open_it_and_a_slow_probe_opens_it_again() {
     });
     assert_eq!((0..50).find_map(|_| lab.try_once(BAD)), None);
     let mut lab2 = Lab::new(lab.rule);
-    let late = Outcome::Good(over * 2);
+    let late = Outcome::Answered(over * 2);
     let change = (0..50).find_map(|_| lab2.try_once(late)).expect("all slow");
     assert_eq!(change.why, Why::Slow { slow: 10, of: 10 });
     lab2.pass(Duration::from_secs(10));
     assert_eq!(lab2.try_once(late).map(|c| c.to), Some(State::Open));
     lab.pass(Duration::ZERO);
+}
+
+#[test]
+fn answers_that_break_off_open_it_and_long_ones_weigh_as_much_as_short_ones() {
+    let mut lab = Lab::new(rule());
+    let change = (0..50).find_map(|_| lab.try_once(Outcome::Broken));
+    let of = Why::Failures { failed: 10, of: 10 };
+    assert_eq!(change.map(|c| c.why), Some(of));
+    lab = Lab::new(Rule {
+        consecutive: Some(3),
+        ..rule()
+    });
+    let row = (0..50).find_map(|_| lab.try_once(Outcome::Broken));
+    assert_eq!(row.map(|c| c.why), Some(Why::Row(3)));
+    lab = Lab::new(rule());
+    let headers = Outcome::Answered(Duration::ZERO);
+    let long = (0..90)
+        .filter_map(|_| lab.ask(true))
+        .map(|t| lab.tell(t, headers));
+    assert_eq!(long.flatten().count(), 0);
+    assert_eq!(
+        (0..89).find_map(|_| lab.try_once(BAD)),
+        None,
+        "less than half"
+    );
 }
 
 #[test]

@@ -265,13 +265,13 @@ fn series(loaded: &Loaded) -> usize {
 
 /// The route table of a good config.
 fn summary(path: &Path, loaded: &Loaded) -> String {
-    let config = &loaded.config;
+    let (config, filled) = (&loaded.config, &loaded.sources.filled);
     let mut rows = vec![["ROUTE".to_owned(), "MATCHES".to_owned(), "TO".to_owned()]];
     rows.extend(config.routes.iter().map(|route| {
         [
             route.id.value.clone(),
-            config::describe::matches(route),
-            config::describe::target(route),
+            config::describe::matches(route, filled),
+            config::describe::target(route, filled),
         ]
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);

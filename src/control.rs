@@ -15,13 +15,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{self, ReloadOutcome, ReloadReport, Status, status};
 use crate::clock;
-use crate::config::describe;
+use crate::config::{Loaded, describe};
+use crate::filled::Filled;
 use crate::plan::SharedPlan;
 use crate::plan::explain::{self, Asked, Explanation};
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
 use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveUpstream};
-use crate::telemetry::handles::Metrics;
+use crate::telemetry::handles::{ENDPOINT_STATES, Metrics};
 use crate::upstream::breaker::{BreakerStatus, State};
 use crate::upstream::config::UpstreamConfig;
 use crate::upstream::{EndpointStatus, Upstream};
@@ -81,7 +82,7 @@ impl Control {
         });
     }
 
-    fn listener(&self, plan: &ListenerPlan) -> status::Listener {
+    fn listener(&self, plan: &ListenerPlan, loaded: &Loaded) -> status::Listener {
         let bound = self
             .bound
             .lock()
@@ -89,7 +90,6 @@ impl Control {
             .copied()
             .unwrap_or(plan.address);
         let protocols = [("http1", plan.http1), ("h2", plan.h2)];
-        let certificates = plan.tls.iter().flat_map(|tls| &tls.not_after);
         status::Listener {
             name: plan.name.to_string(),
             address: bound.to_string(),
@@ -99,10 +99,10 @@ impl Control {
                 .map(|p| p.0.to_owned())
                 .collect(),
             tls: plan.tls.is_some(),
-            certificates: certificates
+            certificates: certificates(plan, loaded)
                 .map(|(name, not_after)| status::Certificate {
-                    name: name.clone(),
-                    not_after: *not_after,
+                    name: name.to_owned(),
+                    not_after,
                 })
                 .collect(),
             ..status::Listener::default()
@@ -111,17 +111,45 @@ impl Control {
     }
 }
 
-fn upstream(upstream: &Upstream, config: Option<&UpstreamConfig>) -> status::Upstream {
+/// The certificates of a listener, each as the config writes it, and when it ends.
+fn certificates<'a>(
+    plan: &'a ListenerPlan,
+    loaded: &'a Loaded,
+) -> impl Iterator<Item = (&'a str, i64)> {
+    let config = loaded.config.listeners.get(&*plan.name);
+    let written = config.and_then(|listener| listener.tls.as_ref());
+    let written = written.into_iter().flat_map(|tls| &tls.certificates.value);
+    let ends = plan.tls.iter().flat_map(|tls| &tls.not_after);
+    let pairs = written.zip(ends);
+    pairs.map(|(written, ends)| (loaded.sources.filled.shown(&written.cert), *ends))
+}
+
+fn upstream(
+    upstream: &Upstream,
+    config: Option<&UpstreamConfig>,
+    filled: &Filled,
+) -> status::Upstream {
     let now = upstream.status(clock::now());
-    let endpoint = |e: &EndpointStatus| status::Endpoint {
-        address: e.address.clone(),
-        name: (*e.name != *e.address).then(|| e.name.to_string()),
-        state: e.state.to_owned(),
-        weight: u32::from(e.weight),
-        priority: u32::from(e.priority),
-        zone: e.zone.as_deref().map(str::to_owned),
-        breaker: e.breaker.clone(),
-        ..status::Endpoint::default()
+    let written: BTreeMap<&str, &str> = config
+        .iter()
+        .flat_map(|config| &config.endpoints.value)
+        .map(|e| (e.address.as_str(), filled.shown(&e.address)))
+        .collect();
+    let endpoint = |e: &EndpointStatus| {
+        let name = written.get(&*e.name).copied().unwrap_or(&e.name);
+        let address = match e.state {
+            "unresolved" => name,
+            _ => &*e.address,
+        };
+        status::Endpoint {
+            address: address.to_owned(),
+            name: (name != address).then(|| name.to_owned()),
+            state: e.state.to_owned(),
+            weight: u32::from(e.weight),
+            priority: u32::from(e.priority),
+            zone: e.zone.as_deref().map(str::to_owned),
+            breaker: e.breaker.clone(),
+        }
     };
     status::Upstream {
         name: upstream.name.to_string(),
@@ -162,7 +190,7 @@ impl admin::Context for Control {
 
     fn status(&self) -> Status {
         let plan = self.shared.load();
-        let config = &plan.loaded.config;
+        let (config, filled) = (&plan.loaded.config, &plan.loaded.sources.filled);
         let routes = config
             .routes
             .iter()
@@ -170,15 +198,17 @@ impl admin::Context for Control {
             .map(|(config, route)| {
                 let told = status::Route {
                     id: route.id.to_string(),
-                    matches: describe::matches(config),
-                    target: describe::target(config),
+                    matches: describe::matches(config, filled),
+                    target: describe::target(config, filled),
                     ..status::Route::default()
                 };
                 told.counted(&route.metrics)
             });
         let upstreams = plan.upstreams.iter().map(|(name, up)| {
-            upstream(up, config.upstreams.get(&**name)).counted(&self.metrics.upstream(name))
+            let told = upstream(up, config.upstreams.get(&**name), filled);
+            told.counted(&self.metrics.upstream(name))
         });
+        let listeners = plan.listeners.values();
         Status {
             version: crate::BUILD.version.to_owned(),
             revision: crate::BUILD.revision.to_owned(),
@@ -188,7 +218,9 @@ impl admin::Context for Control {
             config_hash: format!("{:016x}", plan.hash),
             plans: u64::try_from(self.metrics.config.plans.get()).unwrap_or(0),
             last_reload: self.last.lock().clone(),
-            listeners: plan.listeners.values().map(|l| self.listener(l)).collect(),
+            listeners: listeners
+                .map(|listener| self.listener(listener, &plan.loaded))
+                .collect(),
             routes: routes.collect(),
             upstreams: upstreams.collect(),
             workers: status::workers(&self.metrics),
@@ -196,8 +228,7 @@ impl admin::Context for Control {
     }
 
     fn config_json(&self) -> serde_json::Value {
-        let plan = self.shared.load();
-        serde_json::to_value(&plan.loaded.config).unwrap_or_default()
+        self.shared.load().loaded.shown()
     }
 
     fn explain(&self, asked: &Asked) -> Explanation {
@@ -244,10 +275,7 @@ impl Live for PlanLive {
                 let count = |state| status.endpoints.iter().filter(|e| e.state == state).count();
                 LiveUpstream {
                     name: upstream.name.clone(),
-                    healthy: count("healthy"),
-                    unhealthy: count("unhealthy"),
-                    ejected: count("ejected"),
-                    draining: count("draining"),
+                    endpoints: ENDPOINT_STATES.map(count),
                     panic: status.panic,
                     retry_budget: status.retry_budget,
                     breaker: status.breaker.map(|b| b.state),
@@ -259,11 +287,10 @@ impl Live for PlanLive {
     fn certificates(&self) -> Vec<LiveCertificate> {
         let plan = self.shared.load();
         let all = plan.listeners.values().flat_map(|listener| {
-            let certificates = listener.tls.iter().flat_map(|tls| &tls.not_after);
-            certificates.map(|(certificate, not_after)| LiveCertificate {
+            certificates(listener, &plan.loaded).map(|(certificate, not_after)| LiveCertificate {
                 listener: listener.name.clone(),
-                certificate: certificate.clone(),
-                not_after: *not_after,
+                certificate: certificate.to_owned(),
+                not_after,
             })
         });
         all.collect()

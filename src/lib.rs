@@ -30,7 +30,7 @@
 //! | 3 plan | [`plan`]: the file as run | below |
 //! | 2 paper | [`config`]: the file as written | the sections of floor 1, and below |
 //! | 1 rooms | each of [`middleware`]; [`upstream`]: how a request leaves | floor 0, and nothing beside |
-//! | 0 ground | [`error`], [`problem`], [`units`], [`switch`], [`files`], [`clock`], [`chance`], [`gather`], [`message`], [`telemetry`] | each other |
+//! | 0 ground | [`error`], [`problem`], [`units`], [`switch`], [`files`], [`filled`], [`clock`], [`chance`], [`gather`], [`message`], [`telemetry`] | each other |
 //!
 //! A section's type stands with the module that uses it where that is below [`config`] (a room,
 //! [`upstream`]), and in [`config`] itself where it is above. So a room never looks up: what it
@@ -132,6 +132,7 @@ pub mod control;
 pub mod demo;
 pub mod error;
 pub mod files;
+pub mod filled;
 pub mod gather;
 pub mod message;
 pub mod middleware;

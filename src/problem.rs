@@ -15,6 +15,8 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::filled::Filled;
+
 /// Bytes of the virtual text; empty where a default stands and the file says nothing.
 pub type Span = Range<usize>;
 
@@ -192,6 +194,7 @@ impl Problems {
         };
         let mut out = String::new();
         for problem in &list {
+            let problem = problem.as_shown(sources);
             out.push_str(&renderer.render(&[problem.group(sources)]));
             out.push_str("\n\n");
         }
@@ -203,6 +206,7 @@ impl Problems {
     /// All of them for programs: file, line, column, message, help.
     pub fn to_json(&self, sources: &Sources) -> serde_json::Value {
         let one = |p: &Problem| {
+            let p = p.as_shown(sources);
             let place = p.span.as_ref().and_then(|s| sources.place(s));
             serde_json::json!({
                 "message": p.message,
@@ -231,6 +235,18 @@ impl Extend<Problem> for Problems {
 }
 
 impl Problem {
+    /// With what the files say in the place of what the environment filled in.
+    fn as_shown(&self, sources: &Sources) -> Problem {
+        let also = self.also.iter().map(|(span, _)| span);
+        let places: Vec<&Span> = self.span.iter().chain(also).collect();
+        let cover = |words: &String| sources.filled.cover(&places, words).into_owned();
+        Problem {
+            message: cover(&self.message),
+            help: self.help.as_ref().map(cover),
+            ..self.clone()
+        }
+    }
+
     fn group<'a>(&'a self, sources: &'a Sources) -> Group<'a> {
         let title = Level::ERROR.primary_title(&self.message);
         let mut group = match self.span.as_ref().and_then(|s| sources.snippet(s)) {
@@ -269,6 +285,8 @@ impl Problem {
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     files: Vec<Source>,
+    /// What the environment filled in.
+    pub filled: Filled,
 }
 
 #[derive(Debug, Clone)]

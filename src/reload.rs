@@ -6,13 +6,10 @@
 //! the control thread, off the request path; old plans are dropped here and nowhere else.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use tokio::task::AbortHandle;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -124,13 +121,9 @@ impl Reload {
             return Vec::new();
         };
         let loaded = &self.loaded;
-        let folder = top.parent().unwrap_or(Path::new(""));
-        let named = loaded.files.iter().map(|(path, _)| folder.join(path));
-        let patterns = loaded
-            .config
-            .include
-            .iter()
-            .map(|pattern| folder.join(&pattern.value));
+        let named = loaded.files.iter().map(|(path, _)| loaded.dir.join(path));
+        let patterns = loaded.config.include.iter();
+        let patterns = patterns.map(|pattern| loaded.dir.join(&pattern.value));
         let read = loaded.sources.paths().map(Path::to_path_buf);
         read.chain(named)
             .chain(patterns)
@@ -180,7 +173,7 @@ impl Reload {
             let message = format!("{keys} can only change with a restart; nothing was applied");
             return Err(report(ReloadOutcome::NeedsRestart, message, Vec::new()));
         }
-        log_opens(&loaded)?;
+        let log = open_log(&loaded)?;
         let plan = self.compile(Arc::new(loaded), &old)?;
         resolve_names(&plan).await;
         let prepared = self.server.prepare(&plan).map_err(|problems| {
@@ -193,7 +186,8 @@ impl Reload {
         plan.upstreams.values().for_each(|up| up.put_in_force());
         self.keepers.follow(&plan);
         self.loaded = plan.loaded.clone();
-        self.follow_log(&plan.loaded.config);
+        self.access.apply(log);
+        self.diagnostics.set_level(level(&plan.loaded.config));
         self.forget_names(&plan);
         applied(&self.metrics, &plan);
         self.retired.push(retired);
@@ -224,11 +218,6 @@ impl Reload {
         );
     }
 
-    fn follow_log(&self, config: &Config) {
-        self.access.apply(&access_settings(config));
-        self.diagnostics.set_level(level(config));
-    }
-
     fn tell(&self, report: &ReloadReport) {
         let cells = &self.metrics.config;
         cells.reloads[report.outcome as usize].inc();
@@ -256,18 +245,9 @@ impl Reload {
 }
 
 /// The settings of the access log.
-pub fn access_settings(config: &Config) -> access::Settings {
-    let AccessConfig { to, sample } = &config.log.access;
-    let to = match to.value.as_str() {
-        "off" => None,
-        "stdout" => Some(access::Target::Stdout),
-        "stderr" => Some(access::Target::Stderr),
-        path => Some(access::Target::File(path.into())),
-    };
-    access::Settings {
-        to,
-        sample: sample.value,
-    }
+pub fn access_settings(loaded: &Loaded) -> access::Settings {
+    let AccessConfig { to, sample } = &loaded.config.log.access;
+    access::Settings::new(&to.value, &loaded.dir, sample.value)
 }
 
 /// The log level of a config.
@@ -281,23 +261,13 @@ pub fn level(config: &Config) -> LevelFilter {
     }
 }
 
-/// Whether the access log can be written where the config says.
-fn log_opens(loaded: &Loaded) -> Result<(), ReloadReport> {
-    let Some(access::Target::File(path)) = access_settings(&loaded.config).to else {
-        return Ok(());
-    };
-    let mut options = OpenOptions::new();
-    options.create(true).append(true);
-    // A FIFO that nobody reads would keep the control thread waiting.
-    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-    let opened = options.open(&path);
-    opened.map(drop).map_err(|error| {
-        let message = format!(
-            "the access log \"{}\" cannot be opened: {error}",
-            path.display()
-        );
+/// Opens the access log where the config says.
+fn open_log(loaded: &Loaded) -> Result<access::Opened, ReloadReport> {
+    access_settings(loaded).open().map_err(|error| {
+        let to = &loaded.config.log.access.to;
+        let message = format!("the access log \"{}\" cannot be opened: {error}", to.value);
         let mut problems = Problems::new();
-        problems.push(Problem::at(&loaded.config.log.access.to.span, message));
+        problems.push(Problem::at(&to.span, message));
         rejected(&problems, &loaded.sources)
     })
 }

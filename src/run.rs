@@ -110,8 +110,11 @@ impl Process {
         let workers = server::workers(loaded.config.server.workers.value);
         let metrics = Arc::new(Metrics::new(workers));
         let plan = first_plan(loaded.clone(), &metrics)?;
-        let (logs, writer, access) = access::open(&access_settings(&loaded.config), workers)
-            .context("cannot open the access log")?;
+        let (logs, writer, access) = access::open(&access_settings(&loaded), workers)
+            .with_context(|| {
+                let to = &loaded.config.log.access.to.value;
+                format!("cannot open the access log \"{to}\"")
+            })?;
         let access = Arc::new(access);
         let full = bind(&loaded.config.admin.address.value).await?;
         let scrape = match &loaded.config.admin.scrape_address {

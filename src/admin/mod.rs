@@ -48,7 +48,7 @@ pub trait Context: Send + Sync + 'static {
     fn draining(&self) -> bool;
     /// Everything `/status` shows.
     fn status(&self) -> Status;
-    /// The config in force; secrets only as the file that holds them.
+    /// The config in force; secrets only as the file or the variable that holds them.
     fn config_json(&self) -> serde_json::Value;
     /// What would become of a request.
     fn explain(&self, asked: &Asked) -> Explanation;

@@ -163,7 +163,7 @@ fn endpoint(out: &mut String, endpoint: &Endpoint) -> fmt::Result {
     number(out, endpoint.priority)?;
     let zone = endpoint.zone.iter().map(|z| format!("zone {z}"));
     let breaker = endpoint.breaker.iter().map(ToString::to_string);
-    let more: Vec<String> = zone.chain(endpoint.note.clone()).chain(breaker).collect();
+    let more: Vec<String> = zone.chain(breaker).collect();
     write!(
         out,
         "<td class=\"wide quiet\">{}</td>",

@@ -126,11 +126,11 @@ pub struct Upstream {
 /// An endpoint of an upstream.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Endpoint {
-    /// Its address, after resolving.
+    /// Its address, after resolving; the name while there is none.
     pub address: String,
-    /// The name it was resolved from, if it is one.
+    /// As written in the config, where that is something else.
     pub name: Option<String>,
-    /// `healthy`, `unhealthy`, `ejected` or `draining`.
+    /// `healthy`, `unhealthy`, `ejected`, `draining` or `unresolved`.
     pub state: String,
     /// Its share among its priority.
     pub weight: u32,
@@ -138,8 +138,6 @@ pub struct Endpoint {
     pub priority: u32,
     /// Its zone, if one is written.
     pub zone: Option<String>,
-    /// Why it is in its state, or since when, if there is more to say.
-    pub note: Option<String>,
     /// Its breaker, if endpoints have one.
     pub breaker: Option<BreakerStatus>,
 }

@@ -1,7 +1,8 @@
 //! What a reload changes, by name, and what it costs.
 //!
 //! Sections are compared as written, not by where they stand, and together with the files they
-//! name: a renewed certificate is a change of its listener. Secrets are compared and never shown.
+//! name: a renewed certificate is a change of its listener. Secrets are compared and never shown,
+//! nor is what the environment filled in.
 //! The result goes into the log line of a reload, into `/status` and to whoever compares two files.
 
 use std::collections::hash_map::DefaultHasher;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::{Config, ListenerConfig, Loaded};
 use crate::files::{FileRef, Files};
+use crate::filled::Filled;
 use crate::message::fixed::FixedConfig;
 use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
@@ -58,6 +60,7 @@ pub struct Change {
 
 /// Compares the config in force with the one that is to follow it.
 pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
+    let filled = &old.sources.filled;
     Diff {
         listeners: changes(&listeners(old), &listeners(new), |name, keys| {
             let pair = (
@@ -66,7 +69,7 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
             );
             pair.0
                 .zip(pair.1)
-                .map_or(Vec::new(), |(a, b)| listener_resets(a, b, keys))
+                .map_or(Vec::new(), |(a, b)| listener_resets(a, b, keys, filled))
         }),
         upstreams: changes(&upstreams(old), &upstreams(new), |name, keys| {
             let pair = (
@@ -75,7 +78,7 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
             );
             pair.0
                 .zip(pair.1)
-                .map_or(Vec::new(), |(a, b)| upstream_resets(a, b, keys))
+                .map_or(Vec::new(), |(a, b)| upstream_resets(a, b, keys, filled))
         }),
         routes: changes(&routes(old), &routes(new), |_, _| Vec::new()),
         reordered: reordered(&old.config, &new.config),
@@ -311,10 +314,16 @@ fn changes(
     }
 }
 
-fn listener_resets(old: &ListenerConfig, new: &ListenerConfig, keys: &[String]) -> Vec<String> {
+fn listener_resets(
+    old: &ListenerConfig,
+    new: &ListenerConfig,
+    keys: &[String],
+    filled: &Filled,
+) -> Vec<String> {
     let mut resets = Vec::new();
     if old.address != new.address {
-        resets.push(format!("connections to {} drain", old.address.value));
+        let address = filled.shown(&old.address);
+        resets.push(format!("connections to {address} drain"));
     } else if keys.iter().any(|key| key == "tls" || key == "protocols") {
         let asks = |listener: &ListenerConfig| {
             let tls = listener.tls.as_ref();
@@ -328,7 +337,12 @@ fn listener_resets(old: &ListenerConfig, new: &ListenerConfig, keys: &[String]) 
     resets
 }
 
-fn upstream_resets(old: &UpstreamConfig, new: &UpstreamConfig, keys: &[String]) -> Vec<String> {
+fn upstream_resets(
+    old: &UpstreamConfig,
+    new: &UpstreamConfig,
+    keys: &[String],
+    filled: &Filled,
+) -> Vec<String> {
     let mut resets = Vec::new();
     if keys.iter().any(|key| key == "tls" || key == "protocol") {
         resets.push("pooled connections are replaced".to_owned());
@@ -346,8 +360,9 @@ fn upstream_resets(old: &UpstreamConfig, new: &UpstreamConfig, keys: &[String]) 
         }
     }
     let kept: BTreeSet<&str> = new.endpoints.iter().map(|e| e.address.as_str()).collect();
-    let gone = old.endpoints.iter().map(|e| e.address.as_str());
-    for address in gone.filter(|address| !kept.contains(address)) {
+    let gone = old.endpoints.iter().map(|e| &e.address);
+    for address in gone.filter(|address| !kept.contains(address.as_str())) {
+        let address = filled.shown(address);
         resets.push(format!("connections to {address} drain"));
     }
     resets

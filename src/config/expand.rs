@@ -11,43 +11,71 @@ use toml::de::{DeString, DeValue};
 
 use super::load::Env;
 use super::path::Node;
+use crate::filled::{Filled, Filling};
 use crate::problem::Span;
 
 /// Expands every string value of the tree; gives the places that could not be, and why. What the
-/// environment put in is also fed to `hasher`: a changed variable is a changed config.
+/// environment put in is kept in `filled`, and fed to `hasher`: a changed variable is a changed
+/// config.
 pub(super) fn expand_all(
     root: &mut Node<'_>,
     env: Env<'_>,
+    filled: &mut Filled,
     hasher: &mut impl Hasher,
 ) -> Vec<(Span, String)> {
     let mut faults = Vec::new();
-    walk(root, &mut |text, span| match expand(text, env) {
-        Ok(expanded) => {
-            expanded.hash(hasher);
-            *text = Cow::Owned(expanded);
-        }
-        Err(why) => faults.push((span, why)),
-    });
+    walk(
+        root,
+        "",
+        &mut |text, span, pointer| match expand(text, env) {
+            Ok(Expanded { value, parts }) => {
+                value.hash(hasher);
+                filled.fill(&span, pointer.to_owned(), parts);
+                *text = Cow::Owned(value);
+            }
+            Err(why) => faults.push((span, why)),
+        },
+    );
     faults
 }
 
-/// Hands every string with a `$` in it to `change`.
-fn walk<'t>(node: &mut Node<'t>, change: &mut impl FnMut(&mut DeString<'t>, Span)) {
+/// Hands every string with a `$` in it to `change`, with its place and its JSON pointer.
+fn walk<'t>(
+    node: &mut Node<'t>,
+    pointer: &str,
+    change: &mut impl FnMut(&mut DeString<'t>, Span, &str),
+) {
     let span = node.span();
     match node.get_mut() {
-        DeValue::String(text) if text.contains('$') => change(text, span),
-        DeValue::Table(table) => table.iter_mut().for_each(|(_, v)| walk(v, change)),
-        DeValue::Array(array) => array.iter_mut().for_each(|v| walk(v, change)),
+        DeValue::String(text) if text.contains('$') => change(text, span, pointer),
+        DeValue::Table(table) => {
+            for (key, value) in table {
+                let key = key.get_ref().replace('~', "~0").replace('/', "~1");
+                walk(value, &format!("{pointer}/{key}"), change);
+            }
+        }
+        DeValue::Array(array) => {
+            for (index, value) in array.iter_mut().enumerate() {
+                walk(value, &format!("{pointer}/{index}"), change);
+            }
+        }
         _ => {}
     }
+}
+
+/// What a string came to; and by which parts: the whole of it, then each variable.
+pub(super) struct Expanded {
+    pub(super) value: String,
+    pub(super) parts: Vec<Filling>,
 }
 
 /// Expands one string.
 ///
 /// # Errors
 /// Says which variable is missing, or what is wrong with the text.
-pub(super) fn expand(text: &str, env: Env<'_>) -> Result<String, String> {
+pub(super) fn expand(text: &str, env: Env<'_>) -> Result<Expanded, String> {
     let mut out = String::with_capacity(text.len());
+    let mut variables = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
@@ -57,14 +85,22 @@ pub(super) fn expand(text: &str, env: Env<'_>) -> Result<String, String> {
             rest = after;
         } else if let Some(inner) = after.strip_prefix('{') {
             let end = inner.find('}').ok_or("\"${\" has no \"}\"")?;
-            out.push_str(&variable(&inner[..end], env)?);
+            let value = variable(&inner[..end], env)?;
+            out.push_str(&value);
+            let written = format!("${{{}}}", &inner[..end]);
+            variables.push(Filling { written, value });
             rest = &inner[end + 1..];
         } else {
             return Err("a \"$\" is written \"$$\"; a variable is written \"${NAME}\"".to_owned());
         }
     }
     out.push_str(rest);
-    Ok(out)
+    let whole = Filling {
+        written: text.to_owned(),
+        value: out.clone(),
+    };
+    let parts = std::iter::once(whole).chain(variables).collect();
+    Ok(Expanded { value: out, parts })
 }
 
 /// What stands between the braces: `NAME`, or `NAME:-default`.
@@ -111,7 +147,8 @@ mod tests {
             ("plain", "plain"),
         ];
         for (text, wanted) in cases {
-            assert_eq!(expand(text, &with).as_deref(), Ok(wanted), "{text}");
+            let expanded = expand(text, &with).map(|expanded| expanded.value);
+            assert_eq!(expanded.as_deref(), Ok(wanted), "{text}");
         }
     }
 

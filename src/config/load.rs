@@ -11,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use super::decode::Lost;
+use super::expand::Expanded;
 use super::path::Node;
 use super::read::{self, Text};
 use super::{Config, Loaded, check, decode, expand, merge, syntax};
@@ -138,11 +139,13 @@ impl<'e> Loading<'e> {
         let mut found = Vec::new();
         for pattern in merge::includes(top) {
             // one that cannot be expanded is reported with the whole tree
-            let Ok(value) = expand::expand(&pattern, self.env) else {
+            let Ok(Expanded { value, parts }) = expand::expand(&pattern, self.env) else {
                 self.lack_a_file();
                 continue;
             };
             let span = pattern.span;
+            let filled = &mut self.sources.filled;
+            filled.fill(&span, "/include".to_owned(), parts);
             match read::matching(&self.dir, &value) {
                 Ok(paths) => {
                     let read = paths
@@ -178,7 +181,8 @@ impl<'e> Loading<'e> {
     }
 
     fn expand(&mut self, root: &mut Node<'_>) {
-        for (span, message) in expand::expand_all(root, self.env, &mut self.hasher) {
+        let filled = &mut self.sources.filled;
+        for (span, message) in expand::expand_all(root, self.env, filled, &mut self.hasher) {
             self.problems.push(Problem::at(&span, message));
             self.lost.prune(root, &span);
         }
@@ -190,6 +194,7 @@ impl<'e> Loading<'e> {
         let loaded = Loaded {
             config,
             files,
+            dir: self.dir.clone(),
             sources: self.sources.clone(),
             hash: self.hasher.finish(),
         };

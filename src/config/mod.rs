@@ -25,6 +25,7 @@ mod words;
 mod workers;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,10 +47,21 @@ pub struct Loaded {
     pub config: Config,
     /// The content of every file they name.
     pub files: Files,
+    /// The folder of the config file: relative paths start from it.
+    pub dir: PathBuf,
     /// The files the sections stand in, for problems and `explain`.
     pub sources: Sources,
     /// The hash of all of it: equal hashes mean nothing changed.
     pub hash: u64,
+}
+
+impl Loaded {
+    /// The config as people are shown it: what the environment filled in as the file says it.
+    pub fn shown(&self) -> serde_json::Value {
+        let mut config = serde_json::to_value(&self.config).unwrap_or_default();
+        self.sources.filled.show_in(&mut config);
+        config
+    }
 }
 
 /// The whole config.
@@ -228,7 +240,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
-    /// `"stdout"` (default), `"stderr"`, `"off"`, or the path of a file, which is appended to.
+    /// `"stdout"` (default), `"stderr"`, `"off"`, or the path of a file, relative to the folder of
+    /// this one, which is appended to.
     pub to: Located<String>,
     /// The share of requests that is logged, 0 to 1. Errors (5xx of ours) always are. Default 1.
     pub sample: Located<f64>,

@@ -5,9 +5,10 @@
 //! write for the log line and the metrics of the upper ones. Both sit behind worker-local `Arc`s;
 //! the lock of the notes is never contended and never held across an await.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -90,6 +91,16 @@ pub struct Exchange {
     /// Nanoseconds from `started` to the end of the request body.
     uploaded: AtomicU64,
     notes: Mutex<Notes>,
+    tunnel: OnceLock<Meter>,
+}
+
+/// Counts the bytes that pass through a tunnel: up, down.
+pub struct Meter(pub Box<dyn Fn(u64, u64) + Send + Sync>);
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meter")
+    }
 }
 
 /// What became of a request, written on the way and read at its end.
@@ -157,6 +168,19 @@ impl Exchange {
             uploading: AtomicBool::new(false),
             uploaded: AtomicU64::new(0),
             notes: Mutex::default(),
+            tunnel: OnceLock::new(),
+        }
+    }
+
+    /// The request becomes a tunnel, whose bytes are counted by `meter`; the first one counts.
+    pub fn meter(&self, meter: Meter) {
+        self.tunnel.get_or_init(|| meter);
+    }
+
+    /// Bytes have passed through the tunnel that the request became.
+    pub fn tunnelled(&self, up: u64, down: u64) {
+        if let Some(Meter(count)) = self.tunnel.get() {
+            count(up, down);
         }
     }
 

@@ -20,6 +20,7 @@ use tower::{Layer, Service};
 
 use crate::clock;
 use crate::error::{GatewayError, Reason};
+use crate::message::exchange::Meter;
 use crate::message::sketch::Field;
 use crate::message::{Body, Exchange, Request, Response, exchange};
 use crate::telemetry::access::{AccessLog, Record};
@@ -185,6 +186,9 @@ impl Watch {
         let waited = self.exchange.noted(|notes| notes.waited);
         cells.overhead.observe(first_byte.saturating_sub(waited));
         self.answer = Some((response.status(), first_byte));
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.exchange.meter(self.tunnel_meter());
+        }
         let bodiless = self.to_head
             || matches!(
                 response.status(),
@@ -206,6 +210,17 @@ impl Watch {
         {
             headers.insert(OBSERVED, value);
         }
+    }
+
+    /// The bytes of a tunnel are the route's, as those of bodies are. They come after the request
+    /// has ended, so they are counted as they pass.
+    fn tunnel_meter(&self) -> Meter {
+        let (metrics, worker) = (self.observer.metrics.clone(), self.observer.worker);
+        Meter(Box::new(move |up, down| {
+            let cells = metrics.of(worker);
+            cells.request_bytes.add(up);
+            cells.response_bytes.add(down);
+        }))
     }
 
     fn failed(&self, reason: Reason) {

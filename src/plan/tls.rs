@@ -30,8 +30,8 @@ use crate::problem::{Problem, Problems};
 pub struct TlsPlan {
     /// One for all workers, so that resumption works.
     pub config: Arc<ServerConfig>,
-    /// For `weir_tls_certificate_not_after_timestamp_seconds`: `cert` as written, Unix seconds.
-    pub not_after: Vec<(String, i64)>,
+    /// When each certificate of the section ends, in its order: Unix seconds.
+    pub not_after: Vec<i64>,
     /// Which clients may come; `None`: no certificate is asked for.
     pub clients: Option<ClientRoots>,
     names: Arc<Names>,
@@ -106,10 +106,7 @@ impl TlsPlan {
             None => None,
         };
         let loaded: Vec<Certificate> = loaded.into_iter().collect::<Option<_>>()?;
-        let not_after = loaded
-            .iter()
-            .map(|c| (c.written.clone(), c.not_after))
-            .collect();
+        let not_after = loaded.iter().map(|c| c.not_after).collect();
         let names = Arc::new(Names::of(loaded));
         let config = server_config(provider, verifier, names.clone(), &made_of.alpn);
         let config = config
@@ -189,7 +186,6 @@ fn chain(
 
 /// A certificate with its key, and what it says.
 struct Certificate {
-    written: String,
     key: Arc<CertifiedKey>,
     names: Vec<String>,
     not_after: i64,
@@ -223,7 +219,6 @@ impl Certificate {
             .map_err(|error| problems.push(bad(&config.key, &error)))
             .ok()?;
         Some(Certificate {
-            written: config.cert.value.clone(),
             key: Arc::new(key),
             names,
             not_after,

@@ -52,6 +52,7 @@ fn plan_with(metrics: &Metrics, listeners: &[(&str, ListenerConfig)], files: &Fi
     let loaded = Loaded {
         config,
         files,
+        dir: std::path::PathBuf::new(),
         sources: Sources::default(),
         hash: 0,
     };

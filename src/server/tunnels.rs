@@ -63,7 +63,7 @@ impl Tunnels for LocalTunnels {
             let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
             tokio::select! {
                 // Either end may break off at any time: that is how tunnels end.
-                _ = tunnel::run(client, upstream, IDLE, |_, _| ()) => {}
+                _ = tunnel::run(client, upstream, IDLE, |up, down| exchange.tunnelled(up, down)) => {}
                 () = ending => metrics.worker.of(worker).drain_aborted_tunnels.inc(),
             }
             drop(lease);

@@ -106,6 +106,7 @@ impl Worker {
     pub fn every_second(&self, now: Instant) {
         let view = self.view();
         self.pools.housekeep(now, &view.plan.upstreams);
+        self.pools.tell_leaving(&view.plan.upstreams);
         if let Some(access) = &self.kit.access {
             access.flush();
         }

@@ -4,8 +4,8 @@
 //! that `expose` walks; a test that touches every cell holds the two together.
 
 use super::handles::{
-    BREAKER, CODES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied,
-    Violation, WAIT,
+    BREAKER, CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome,
+    RetryDenied, Violation, WAIT,
 };
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
@@ -41,9 +41,9 @@ fn upstream() -> usize {
     let histograms = histogram(REQUEST) + 3 * histogram(WAIT);
     // in flight, ejections, panic, pool waiting, budget, refusals of breakers
     let single = 6;
-    let (endpoint_states, checks, pool_states, sources, outcomes) = (4, 3, 3, 3, 2);
+    let (checks, pool_states, sources, outcomes) = (3, 3, 3, 2);
     let breaker = 2 * BREAKER.len();
-    let words = endpoint_states + checks + pool_states + sources + outcomes + breaker;
+    let words = ENDPOINT_STATES.len() + checks + pool_states + sources + outcomes + breaker;
     attempts + histograms + single + words + PoolClose::ALL.len() + RetryDenied::ALL.len()
 }
 

@@ -5,14 +5,15 @@
 //! label is formatted and nothing is looked up by name while a request runs; `expose` walks these
 //! structures at scrape time and gives each number its name from `names`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use super::cells::{Cell, Gauge, Histogram, PerWorker};
-pub use super::words::{BREAKER, CODES, METHODS};
+pub use super::words::{BREAKER, CODES, ENDPOINT_STATES, METHODS};
 pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Violation};
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
@@ -223,6 +224,8 @@ pub struct UpstreamCells {
     /// By [`BREAKER`].
     pub breaker_transitions: [Cell; BREAKER.len()],
     pub breaker_refusals: Cell,
+    /// Addresses that are no endpoints any more and still have requests or connections.
+    pub leaving: Mutex<BTreeSet<SocketAddr>>,
 }
 
 impl Default for UpstreamCells {
@@ -254,6 +257,7 @@ impl Default for UpstreamCells {
             retries_denied: Default::default(),
             breaker_transitions: Default::default(),
             breaker_refusals: Cell::default(),
+            leaving: Mutex::default(),
         }
     }
 }

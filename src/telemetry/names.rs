@@ -72,9 +72,9 @@ metrics! {
     REQUESTS_IN_FLIGHT Gauge "weir_requests_in_flight" ["route"]
         "Requests being served."
     REQUEST_BODY_BYTES Counter "weir_request_body_bytes_total" ["route"]
-        "Bytes of request bodies, as the client sent them."
+        "Bytes of request bodies and into tunnels, as the client sent them."
     RESPONSE_BODY_BYTES Counter "weir_response_body_bytes_total" ["route"]
-        "Bytes of response bodies, as the client gets them."
+        "Bytes of response bodies and out of tunnels, as the client gets them."
     REQUEST_ERRORS Counter "weir_request_errors_total" ["route" "side" "reason"]
         "Requests that Weir itself failed or refused."
     OBSERVED Counter "weir_observed_total" ["route" "reason"]
@@ -93,7 +93,7 @@ metrics! {
     UPSTREAM_IN_FLIGHT Gauge "weir_upstream_in_flight" ["upstream"]
         "Tries being made."
     UPSTREAM_ENDPOINTS Gauge "weir_upstream_endpoints" ["upstream" "state"]
-        "Endpoints by state."
+        "Endpoints by state; draining ones are gone from the config and finish what they have."
     UPSTREAM_EJECTIONS Counter "weir_upstream_ejections_total" ["upstream"]
         "Endpoints taken out for failing."
     UPSTREAM_PANIC Gauge "weir_upstream_panic" ["upstream"]

@@ -15,6 +15,10 @@ pub const METHODS: &[&str] = &[
     "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT",
 ];
 
+/// How an endpoint stands.
+pub const ENDPOINT_STATES: [&str; 5] =
+    ["healthy", "unhealthy", "ejected", "draining", "unresolved"];
+
 /// Why a pooled connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the labels of weir_pool_closes_total")]

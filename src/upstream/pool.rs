@@ -8,6 +8,7 @@
 //! this worker takes them.
 
 mod give;
+mod leaving;
 mod lent;
 mod opening;
 

@@ -15,6 +15,7 @@ use super::breaker::Outcome;
 use super::choose::{Slot, stand};
 use super::eject;
 use super::endpoint::Endpoint;
+use super::retry;
 use super::send::{ClientLate, Sender, Stale};
 use crate::clock;
 use crate::error::{GatewayError, Reason, Side};
@@ -98,6 +99,7 @@ impl Record {
         if matches!(self.state, State::Answered) {
             self.state = State::Counted;
             self.slot.pool.cells().failed.inc(why);
+            retry::answered(&self.sender.upstream, self.slot.pool.cells(), why);
             self.bad(Outcome::Broken, clock::now());
         }
     }

@@ -280,6 +280,14 @@ impl Policy {
     }
 }
 
+/// Counts a try that broke off after its answer had gone on: but for that, it might be made again.
+pub(super) fn answered(upstream: &Upstream, cells: &UpstreamCells, why: Reason) {
+    let on = upstream.retry().map(|retry| &retry.on);
+    if kind(why).is_some_and(|k| on.is_some_and(|on| on.iter().any(|on| on.value == k))) {
+        cells.retries_denied[RetryDenied::Answered as usize].inc();
+    }
+}
+
 /// The word of `retry.on` for a failure.
 fn kind(reason: Reason) -> Option<RetryOn> {
     match reason {
@@ -291,10 +299,11 @@ fn kind(reason: Reason) -> Option<RetryOn> {
         | Reason::TlsProtocolError
         | Reason::TlsCertificateError
         | Reason::TlsAlertReceived => Some(RetryOn::Connect),
-        Reason::ConnectionTerminated => Some(RetryOn::Reset),
-        Reason::ConnectionWriteTimeout | Reason::FirstByteTimeout | Reason::PerTryTimeout => {
-            Some(RetryOn::Timeout)
-        }
+        Reason::ConnectionTerminated | Reason::HttpResponseIncomplete => Some(RetryOn::Reset),
+        Reason::ConnectionWriteTimeout
+        | Reason::FirstByteTimeout
+        | Reason::PerTryTimeout
+        | Reason::ConnectionReadTimeout => Some(RetryOn::Timeout),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! How an upstream stands, for `/status` and the gauges. Read on the control thread.
 //! Only reads: what it says may be a moment old, and decides nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +17,8 @@ use crate::telemetry::cells::Gauge;
 pub struct UpstreamStatus {
     /// Its name in the config.
     pub name: Arc<str>,
-    /// Its endpoints; a name without an answer is one that is `unresolved`.
+    /// Its endpoints; a name without an answer is one that is `unresolved`, and an address that is
+    /// no endpoint any more one that is `draining`.
     pub endpoints: Vec<EndpointStatus>,
     /// Too few endpoints are usable, so all are used.
     pub panic: bool,
@@ -35,9 +37,9 @@ pub struct EndpointStatus {
     pub address: String,
     /// As written in the config.
     pub name: Arc<str>,
-    /// `healthy`, `unhealthy`, `ejected` (also by its breaker) or `unresolved`.
+    /// A word of `ENDPOINT_STATES`; one with an open breaker is `ejected`.
     pub state: &'static str,
-    /// Its share.
+    /// Its share; 0 while it drains.
     pub weight: u16,
     /// 0 is used first.
     pub priority: u8,
@@ -77,9 +79,26 @@ pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
         zone: spec.zone.clone(),
         breaker: None,
     });
+    let mut leaving = BTreeSet::new();
+    for cells in upstream.metrics.iter() {
+        leaving.extend(cells.leaving.lock().iter().copied());
+    }
+    // A worker tells once a second: it may not know yet that one is back.
+    for endpoint in &set.endpoints {
+        leaving.remove(&endpoint.address);
+    }
+    let leaving = leaving.iter().map(|address| EndpointStatus {
+        address: address.to_string(),
+        name: address.to_string().into(),
+        state: "draining",
+        weight: 0,
+        priority: 0,
+        zone: None,
+        breaker: None,
+    });
     UpstreamStatus {
         name: Arc::clone(&upstream.name),
-        endpoints: resolved.chain(unresolved).collect(),
+        endpoints: resolved.chain(unresolved).chain(leaving).collect(),
         panic: balance::eligible(&seen, threshold).panic,
         in_flight: upstream
             .metrics

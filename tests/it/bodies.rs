@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use super::harness::bench::{BAD, Bench, ended, name};
-use super::harness::{Gateway, Origin, Raw, SOON, eventually, gateway, origin};
+use super::harness::{Gateway, Origin, Raw, SOON, eventually, gateway, h2c, origin};
 
 const POISON: &str = "GET /poison HTTP/1.1\r\nHost: t.test\r\n\r\n";
 /// No chunk, no terminator, and what the terminators of A37 to A40 are.
@@ -531,4 +531,25 @@ fn a61_connection_cannot_take_the_framing_off() {
         assert!(seen.all("connection").is_empty());
     }
     bench.end();
+}
+
+#[test]
+fn the_longest_times_serve_as_well_as_others() {
+    let origin = Origin::echo();
+    // A listener's may be 24 hours at most; more than 24 days is more than the kernel takes.
+    let limits = "limits = { write_timeout = \"24h\", idle_timeout = \"24h\", body_idle_timeout = \"24h\" }\n";
+    let config = gateway::before(
+        origin.address,
+        "timeouts = { connect = \"60d\", first_byte = \"60d\", idle = \"60d\" }",
+    )
+    .replace("[upstreams.o]", &format!("{limits}[upstreams.o]"));
+    let mut gateway = Gateway::start(&format!("{config}timeout = \"60d\"\n"));
+    let mut raw = Raw::connect(gateway.web());
+    for _ in 0..2 {
+        raw.send("POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 5\r\n\r\nhello");
+        let answer = raw.response();
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "POST / 5"));
+    }
+    assert_eq!(h2c::download(gateway.web(), "/"), 7);
+    gateway.assert_sound();
 }

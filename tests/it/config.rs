@@ -6,12 +6,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 use weir::config::load::{Invalid, load_text, load_with};
 use weir::config::{Loaded, schema};
 use weir::plan::compile::compile;
+use weir::problem::{Problems, Sources};
 use weir::telemetry::handles::Metrics;
 
 fn root() -> &'static Path {
@@ -136,14 +140,106 @@ fn switched_on(text: &str) -> String {
 
 #[test]
 fn the_full_example_also_loads_with_everything_switched_on() {
-    let dir = folder_with_certificates(&["a", "b", "ca"]);
-    let text = fs::read_to_string(root().join("config/weir.toml")).expect("the example is there");
-    let text = switched_on(&text);
+    let (dir, text) = full_example();
     let loaded = load_text("weir.toml", &text, dir.path(), &|_| None)
         .unwrap_or_else(|invalid| panic!("{}", rendered(&invalid)));
     assert!(loaded.config.listeners.contains_key("secure"));
     assert!(loaded.config.upstreams.contains_key("partner"));
     assert!(loaded.files.iter().all(|(_, content)| content.is_ok()));
+}
+
+/// Where the string values of a file stand that have no variable in them.
+fn strings(text: &str) -> Vec<Range<usize>> {
+    fn below(value: &Spanned<DeValue<'_>>, found: &mut Vec<Range<usize>>) {
+        match value.get_ref() {
+            DeValue::String(text) if !text.contains('$') => found.push(value.span()),
+            DeValue::Array(array) => array.iter().for_each(|v| below(v, found)),
+            DeValue::Table(table) => table.values().for_each(|v| below(v, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    let tree = DeTable::parse(text).expect("it is TOML");
+    tree.get_ref().values().for_each(|v| below(v, &mut found));
+    found.sort_by_key(|span| span.start);
+    found
+}
+
+/// The full example with everything switched on, in a folder that has all it names.
+fn full_example() -> (tempfile::TempDir, String) {
+    let text = fs::read_to_string(root().join("config/weir.toml")).expect("the example is there");
+    (
+        folder_with_certificates(&["a", "b", "ca"]),
+        switched_on(&text),
+    )
+}
+
+#[test]
+fn what_the_environment_fills_in_is_shown_as_it_is_written() {
+    let (dir, mut text) = full_example();
+    let mut values = Vec::new();
+    for (n, span) in strings(&text).into_iter().enumerate().rev() {
+        let value = text[span.clone()].trim_matches(['"', '\'']).to_owned();
+        text.replace_range(span, &format!("\"${{V{n}}}\""));
+        values.insert(0, value);
+    }
+    assert!(values.len() > 50, "{}", values.len());
+    let env = |name: &str| {
+        let number: Option<usize> = name.strip_prefix('V')?.parse().ok();
+        values.get(number?).cloned()
+    };
+    let loaded = load_text("weir.toml", &text, dir.path(), &env)
+        .unwrap_or_else(|invalid| panic!("{}", rendered(&invalid)));
+    let shown = loaded.shown().to_string();
+    for (n, value) in values.iter().enumerate() {
+        let written = format!("\"${{V{n}}}\"");
+        assert!(
+            shown.contains(&written),
+            "{written}, which is {value}, is not in {shown}"
+        );
+    }
+}
+
+#[test]
+fn no_problem_tells_what_the_environment_fills_in() {
+    let (dir, text) = full_example();
+    for secret in [
+        "hunter2",
+        "HUNTER2 \"hunter2\\hunter2",
+        "/hunter2//{hunter2",
+        "7hunter2:99999",
+    ] {
+        let env = |name: &str| (name == "SECRET").then(|| secret.to_owned());
+        let mut told = 0;
+        for span in strings(&text) {
+            let mut text = text.clone();
+            text.replace_range(span, "\"${SECRET}\"");
+            let (problems, sources) = problems(&text, dir.path(), &env);
+            told += problems.len();
+            for said in [
+                problems.render(&sources, false),
+                problems.to_json(&sources).to_string(),
+            ] {
+                assert!(!said.to_ascii_lowercase().contains("hunter2"), "{said}");
+            }
+        }
+        assert!(told > 50, "{told}");
+    }
+}
+
+/// All that `weir check` says of a text.
+fn problems(text: &str, dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> (Problems, Sources) {
+    let (loaded, mut problems) = match load_text("weir.toml", text, dir, env) {
+        Ok(loaded) => (loaded, Problems::new()),
+        Err(invalid) => match invalid.salvage {
+            Some(loaded) => (*loaded, invalid.problems),
+            None => return (invalid.problems, invalid.sources),
+        },
+    };
+    let sources = loaded.sources.clone();
+    let compiled = compile(Arc::new(loaded), None, &Metrics::new(1));
+    problems.extend(compiled.err().into_iter().flatten());
+    (problems, sources)
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 
+use weir::config::diff::diff;
 use weir::config::load::load_text;
 use weir::config::{Loaded, schema};
 use weir::telemetry::names;
@@ -105,5 +106,45 @@ fn the_alerts_and_samples_ask_for_metrics_that_exist() {
             let known = |metric: &names::Metric| metric.name == base;
             assert!(names::ALL.iter().any(known), "no such metric: {word}");
         }
+    }
+}
+
+#[test]
+fn the_keys_in_the_readme_that_need_a_restart_are_those_that_do() {
+    let readme = read("README.md");
+    let (_, rest) = readme
+        .split_once("Keys that need a restart (")
+        .expect("it says so");
+    let (listed, _) = rest.split_once(')').expect("a list");
+    let listed: Vec<&str> = listed
+        .split(", ")
+        .map(|key| key.trim_matches('`'))
+        .collect();
+    let config = |more: &str| {
+        let base =
+            "[listeners.web]\naddress = \"127.0.0.1:0\"\n[[routes]]\nid = \"a\"\nrespond = {}\n";
+        loads("weir.toml", &format!("{base}{more}"))
+    };
+    let other = "[server]\nworkers = 3\nidentity = \"b\"\nmax_connections = 7\nzone = \"z\"\n\
+                 trusted_proxies = [\"10.0.0.0/8\"]\ndrain = { delay = \"1s\" }\n\
+                 [admin]\naddress = \"127.0.0.1:1\"\nscrape_address = \"127.0.0.1:2\"\n\
+                 [log]\nlevel = \"debug\"\nformat = \"json\"\naccess = { to = \"off\" }\n\
+                 [defaults]\ntimeout = \"1s\"\nmax_body = \"1KiB\"\n";
+    let needs = diff(&config(""), &config(other)).needs_restart();
+    assert_eq!(
+        needs,
+        [
+            "admin.address",
+            "admin.scrape_address",
+            "log.format",
+            "server.workers"
+        ]
+    );
+    let is_of = |key: &str, one: &str| key == one || key.starts_with(&format!("{one}."));
+    for key in &needs {
+        assert!(listed.iter().any(|one| is_of(key, one)), "{key}");
+    }
+    for one in &listed {
+        assert!(needs.iter().any(|key| is_of(key, one)), "{one}");
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(u8, &str)] = &[
     (
         0,
-        "error problem units switch files clock chance gather message telemetry BUILD",
+        "error problem units switch files filled clock chance gather message telemetry BUILD",
     ),
     (1, "middleware upstream"),
     (2, "config"),

@@ -185,27 +185,62 @@ fn o07_after_a_kill_the_next_start_is_clean_on_the_same_port_and_log() {
     assert!(last.is_object());
 }
 
+#[test]
+fn o07_the_access_log_stands_beside_the_config_wherever_the_process_does() {
+    let config = |name: &str| {
+        format!(
+            "[log]\naccess = {{ to = \"{name}\" }}\n[listeners.web]\naddress = \"127.0.0.1:0\"\n\
+             [[routes]]\nid = \"all\"\nrespond = {{ body = \"x\" }}\n"
+        )
+    };
+    let gateway = Gateway::start(&config("first.log"));
+    let is_logged = |name: &str| {
+        assert_eq!(client::get(gateway.web(), "/").text(), "x");
+        let log = gateway.dir().join(name);
+        eventually(name, || {
+            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("\"status\":200"))
+        });
+    };
+    is_logged("first.log");
+    gateway.write_config(&config("second.log"));
+    assert_eq!(gateway.reload().0, 200);
+    is_logged("second.log");
+    // rotated away, and opened anew
+    let first = gateway.dir().join("second.log");
+    std::fs::rename(&first, gateway.dir().join("second.log.1")).expect("renamed");
+    gateway.signal(Signal::HUP);
+    eventually("it is opened anew", || first.exists());
+    is_logged("second.log");
+}
+
 /// Runs a config that must not start: its exit code and what it said.
 fn fails(config: Option<&str>) -> (Option<i32>, String) {
+    fails_with(config, &[])
+}
+
+/// The same, with these variables in its environment.
+fn fails_with(config: Option<&str>, env: &[(&str, &str)]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("weir.toml");
     if let Some(text) = config {
         std::fs::write(&path, text).expect("a config");
     }
     let begun = Instant::now();
-    let child = Command::new(env!("CARGO_BIN_EXE_weir"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
         .args(["run", "--config"])
         .arg(&path)
+        .envs(env.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary runs");
+    let most = Duration::from_secs(3);
+    while begun.elapsed() < most && child.try_wait().expect("it is our child").is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(child.kill());
     let output = child.wait_with_output().expect("it ends");
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < most, "{:?}", begun.elapsed());
     (
         output.status.code(),
         String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -238,6 +273,31 @@ fn o12_what_cannot_start_ends_at_once_and_says_why() {
             !said.contains("panicked") && said.lines().count() < 20,
             "{said}"
         );
+    }
+}
+
+#[test]
+fn o12_a_log_that_cannot_be_said_or_written_is_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let fifo = dir.path().join("fifo");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, mode).expect("a FIFO");
+    let config = |to: &str| {
+        format!(
+            "[admin]\naddress = \"127.0.0.1:0\"\n[log]\naccess = {{ to = \"{to}\" }}\n\
+             [listeners.web]\naddress = \"127.0.0.1:0\"\n[[routes]]\nid = \"all\"\nrespond = {{}}\n"
+        )
+    };
+    let fifo = fifo.display().to_string();
+    let shouting = [("WEIR_LOG", "weir=shouting")];
+    for (to, env, why) in [
+        ("off", &shouting[..], "WEIR_LOG"),
+        (&fifo, &[], &fifo),
+        ("no/such/folder/log", &[], "no/such/folder/log"),
+    ] {
+        let (code, said) = fails_with(Some(&config(to)), env);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(why), "{why} is not in: {said}");
     }
 }
 

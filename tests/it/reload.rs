@@ -1,7 +1,7 @@
 //! N: configuration and reload.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -476,6 +476,74 @@ fn n14_the_environment_fills_in_what_is_there_and_nothing_else() {
         assert!(message.contains('^'), "{bad}: {message}");
     }
     assert_eq!(generation(&gateway), 1.0);
+}
+
+/// A FIFO that nobody holds open: to open it plainly waits for ever.
+fn fifo(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).expect("a FIFO");
+}
+
+#[test]
+fn n02_a_fifo_without_another_end_holds_nobody_up() {
+    let mut gateway = Gateway::start(&says("good"));
+    fifo(&gateway.dir().join("fifo"));
+    let tls = "[listeners.tls]\naddress = \"127.0.0.1:0\"\n\
+               tls = { certificates = [{ cert = \"fifo\", key = \"fifo\" }] }\n";
+    let no_file = "it is no regular file";
+    for (more, why) in [
+        ("[log]\naccess = { to = \"fifo\" }\n", "cannot be opened"),
+        ("include = [\"fifo\"]\n", no_file),
+        (tls, no_file),
+    ] {
+        let begun = Instant::now();
+        // `include` stands at the top, before any section
+        let config = format!("{PREAMBLE}{}", says("bad"));
+        let config = match more.starts_with("include") {
+            true => format!("{more}{config}"),
+            false => format!("{config}{more}"),
+        };
+        fs::write(gateway.config_path(), config).expect("a config");
+        let (status, report) = gateway.reload();
+        let message = report["message"].as_str().unwrap_or_default();
+        assert_eq!(status, 422, "{more}\n{report}");
+        assert!(message.contains(why) && message.contains('^'), "{message}");
+        assert!(begun.elapsed() < SOON / 2, "{more}: {:?}", begun.elapsed());
+        assert_eq!(gateway.ask_admin("/healthz").status(), 200);
+        assert_eq!(said(gateway.web()), "good", "{more}");
+    }
+    // With somebody at the other end it is a log like any other.
+    let path = gateway.dir().join("fifo");
+    let reader = std::thread::spawn(move || {
+        let mut lines = std::io::BufReader::new(fs::File::open(path).expect("it opens")).lines();
+        lines.next().expect("a line").expect("UTF-8")
+    });
+    let log = format!("{}[log]\naccess = {{ to = \"fifo\" }}\n", says("logged"));
+    eventually("the reader is there", || {
+        gateway.write_config(&log);
+        gateway.reload().0 == 200
+    });
+    assert_eq!(said(gateway.web()), "logged");
+    let line = reader.join().expect("no panic");
+    assert!(line.contains("\"status\":200"), "{line}");
+    gateway.assert_sound();
+}
+
+#[test]
+fn n11_a_name_that_a_reload_brings_in_is_there_for_the_first_request() {
+    let origin = Origin::echo();
+    let mut gateway = Gateway::start(&says("old"));
+    for turn in 0..3 {
+        let config = format!(
+            "[listeners.web]\naddress = \"127.0.0.1:0\"\n\
+             [upstreams.u{turn}]\nendpoints = [\"localhost:{}\"]\nresolve_interval = \"1h\"\n\
+             [[routes]]\nid = \"all\"\nupstream = \"u{turn}\"\n",
+            origin.address.port()
+        );
+        applied(&gateway, &config);
+        assert_eq!(client::get(gateway.web(), "/").status(), 200, "{turn}");
+    }
+    gateway.assert_sound();
 }
 
 #[test]

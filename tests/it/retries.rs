@@ -107,6 +107,8 @@ fn m01_m03_an_answer_that_has_begun_and_a_body_that_is_gone_are_not_tried_again(
         (cut, bad.requests().len(), good.requests().len()),
         (3, 3, 3)
     );
+    let denied = "weir_retries_denied_total{upstream=\"o\",reason=\"answered\"}";
+    assert_eq!(gateway.metric(denied), 3.0);
     // A large PUT is streamed and cannot be sent again; a small one can.
     for (size, lost) in [(1_000_000, true), (10_000, false)] {
         let mut all = Vec::new();
@@ -359,22 +361,53 @@ fn m15_endpoints_come_and_go_by_reload_without_an_error() {
 }
 
 #[test]
+fn m15_an_endpoint_that_is_gone_drains_until_its_requests_have_ended() {
+    let slow = Origin::start(|_, _| Reply::After(Duration::from_secs(3), Box::new(ok("late"))));
+    let other = Origin::echo();
+    let gateway = Gateway::start(&config(&[slow.address], ""));
+    let states = || {
+        ["healthy", "draining"].map(|state| {
+            let series = format!("weir_upstream_endpoints{{upstream=\"o\",state=\"{state}\"}}");
+            gateway.metric(&series)
+        })
+    };
+    let mut raw = Raw::connect(gateway.web());
+    raw.send("GET / HTTP/1.1\r\nHost: t.test\r\n\r\n");
+    eventually("it is under way", || slow.requests().len() == 1);
+    assert_eq!(states(), [1.0, 0.0]);
+    gateway.write_config(&config(&[other.address], ""));
+    assert_eq!(gateway.reload().0, 200);
+    eventually("it drains", || states() == [1.0, 1.0]);
+    let status = gateway.ask_admin("/status").text();
+    let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+    let leaving = &status["upstreams"][0]["endpoints"][1];
+    assert_eq!(leaving["address"], slow.address.to_string());
+    assert_eq!(leaving["state"], "draining");
+    assert_eq!(raw.response().text(), "late");
+    eventually("it is gone", || states() == [1.0, 0.0]);
+}
+
+#[test]
+fn m15_a_name_without_an_address_is_counted() {
+    let gateway = Gateway::start(
+        &config(&[closed()], "").replace("endpoints = [", "endpoints = [\"nobody.invalid:1\", "),
+    );
+    for (state, count) in [("healthy", 1.0), ("unresolved", 1.0), ("draining", 0.0)] {
+        let series = format!("weir_upstream_endpoints{{upstream=\"o\",state=\"{state}\"}}");
+        assert_eq!(gateway.metric(&series), count, "{state}");
+    }
+}
+
+#[test]
 fn m16_a_great_many_endpoints_are_no_burden() {
-    let origin = Origin::echo();
-    let port = origin.address.port();
-    // 127.0.0.0/8 is all this machine: only one of them answers there, the rest refuses.
+    // 127.0.0.0/8 is all this machine: one socket answers for every address of it.
+    let listener = on_all_of_loopback();
+    let port = listener.local_addr().expect("bound").port();
+    let _origin = Origin::at(listener, |request, _| echo(request));
     let many: Vec<SocketAddr> = (0..10_000u32)
         .map(|n| SocketAddr::from(([127, 1, (n / 250) as u8, (n % 250 + 1) as u8], port)))
         .collect();
-    let listed: Vec<String> = many
-        .iter()
-        .map(|a| format!("{{ address = \"{a}\", priority = 1 }}"))
-        .collect();
-    let config = config(&[origin.address], "").replace(
-        &format!("\"{}\"", origin.address),
-        &format!("\"{}\", {}", origin.address, listed.join(", ")),
-    );
-    let gateway = Gateway::start(&config);
+    let gateway = Gateway::start(&config(&many, ""));
     status(gateway.web(), "GET", "/");
     let started = Instant::now();
     let mut raw = Raw::connect(gateway.web());
@@ -387,6 +420,20 @@ fn m16_a_great_many_endpoints_are_no_burden() {
         "{:?}",
         started.elapsed()
     );
+    // Hardly ever the same one twice.
+    let new = gateway.metric("weir_pool_checkouts_total{upstream=\"o\",source=\"new\"}");
+    assert!(new > 90.0, "{new}");
+}
+
+/// A socket for every loopback address, and for no other where the kernel lets us say so.
+fn on_all_of_loopback() -> TcpListener {
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    drop(socket.bind_device(Some(b"lo")));
+    let any: SocketAddr = "0.0.0.0:0".parse().expect("an address");
+    socket.bind(&any.into()).expect("bound");
+    socket.listen(128).expect("listens");
+    socket.into()
 }
 
 #[test]

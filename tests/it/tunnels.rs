@@ -478,3 +478,28 @@ fn p_an_upgraded_connection_counts_under_the_cap_until_it_is_closed() {
     assert_eq!(gateway.metric(requests), 0.0);
     leave(gateway.web());
 }
+
+#[test]
+fn p10_the_bytes_of_a_tunnel_are_counted_as_they_pass() {
+    let gateway = before(echo(), "");
+    let moved = || {
+        ["request", "response"].map(|way| {
+            let series = format!("weir_{way}_body_bytes_total{{route=\"all\"}}");
+            gateway.metric(&series)
+        })
+    };
+    let mut raw = leave(gateway.web());
+    assert_eq!(moved(), [0.0, 0.0]);
+    raw.send(frame(0x81, &[b'x'; 1000]));
+    // A frame of ours has a mask of 4 bytes; both have a head of 4.
+    let mut back = [0; 1004];
+    let read = raw.reader().get_mut().read_exact(&mut back);
+    read.expect("it comes back");
+    eventually("they are counted", || moved() == [1008.0, 1004.0]);
+    drop(raw);
+    gateway.wait_idle();
+    eventually("the end adds what the closing took", || {
+        let [up, down] = moved();
+        up >= 1008.0 && down >= 1004.0
+    });
+}

@@ -116,3 +116,18 @@ fn a_file_with_other_content_changes_the_section_that_names_it() {
     assert_ne!(one.hash, two.hash);
     assert_eq!(one.hash, again.hash);
 }
+
+#[test]
+fn what_the_environment_filled_in_is_not_told() {
+    let with = |text: &str| {
+        let env = |name: &str| (name == "OLD").then(|| "10.0.0.7".to_owned());
+        load_text("weir.toml", text, Path::new("/nowhere"), &env)
+            .unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
+    };
+    let old = OLD.replace("127.0.0.1:9002", "${OLD}:9002");
+    let told = diff(&with(&old), &with(&OLD.replace(", \"127.0.0.1:9002\"", ""))).to_string();
+    assert_eq!(
+        told,
+        "upstreams: ~app (endpoints; connections to ${OLD}:9002 drain)"
+    );
+}

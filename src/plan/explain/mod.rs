@@ -141,12 +141,13 @@ fn chosen(
     asked: &Asked,
     now: Instant,
 ) -> Chosen {
+    let filled = &plan.loaded.sources.filled;
     let shares = route.shares().iter();
     let upstreams = shares.map(|(weight, up)| candidate(plan, up, *weight, now));
     Chosen {
         id: route.id.to_string(),
-        matches: describe::matches(config),
-        target: describe::target(config),
+        matches: describe::matches(config, filled),
+        target: describe::target(config, filled),
         at: place(&plan.loaded, &config.id.span),
         policies: policies::of(plan, config, route, asked, now),
         upstreams: upstreams.collect(),

@@ -13,6 +13,7 @@
 pub mod line;
 mod writer;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -25,7 +26,7 @@ use crate::clock;
 pub use line::Record;
 use line::Stamp;
 use writer::{Chunk, Shared};
-pub use writer::{Control, Target, Writer};
+pub use writer::{Control, Opened, Target, Writer};
 
 /// A buffer of this size goes to the writer.
 const CHUNK: usize = 32 * 1024;
@@ -46,15 +47,24 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// As written in the config: `stdout`, `stderr`, `off`, or else the path of a file.
-    pub fn new(to: &str, sample: f64) -> Self {
+    /// As written in the config: `stdout`, `stderr`, `off`, or else the path of a file, relative
+    /// to the folder `dir`.
+    pub fn new(to: &str, dir: &Path, sample: f64) -> Self {
         let to = match to {
             "off" => None,
             "stdout" => Some(Target::Stdout),
             "stderr" => Some(Target::Stderr),
-            path => Some(Target::File(path.into())),
+            path => Some(Target::File(dir.join(path))),
         };
         Settings { to, sample }
+    }
+
+    /// Opens the log, and makes its file if there is none. Never waits: a FIFO that nobody reads
+    /// is an error.
+    pub fn open(&self) -> std::io::Result<Opened> {
+        let out = self.to.as_ref().map(Target::open).transpose()?;
+        let settings = self.clone();
+        Ok(Opened { settings, out })
     }
 }
 
@@ -66,7 +76,8 @@ pub fn open(
 ) -> std::io::Result<(Vec<AccessLog>, Writer, Control)> {
     let (sender, receiver) = sync_channel(WAITING);
     let shared = Arc::new(Shared::new(settings, workers));
-    let (writer, control) = writer::pair(receiver, sender.clone(), shared.clone(), settings)?;
+    let (writer, control) =
+        writer::pair(receiver, sender.clone(), shared.clone(), settings.open()?);
     let handles = (0..workers).map(|worker| AccessLog::new(worker, sender.clone(), shared.clone()));
     Ok((handles.collect(), writer, control))
 }

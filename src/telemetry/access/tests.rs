@@ -48,7 +48,7 @@ fn formatted(record: &Record<'_>) -> Vec<u8> {
 }
 
 fn to_file(path: &Path) -> Settings {
-    Settings::new(path.to_str().expect("UTF-8"), 1.0)
+    Settings::new(path.to_str().expect("UTF-8"), Path::new(""), 1.0)
 }
 
 /// Closes first, so that the writer ends by itself on this thread.
@@ -186,7 +186,7 @@ fn a_full_disk_loses_lines_until_there_is_room_again() {
     logs[0].flush();
     writer.step();
     assert_eq!(control.counts(), (0, 1));
-    control.apply(&to_file(&path));
+    control.apply(to_file(&path).open().expect("a file"));
     logs[0].log(&record());
     logs[0].flush();
     run_to_end(writer, &control);
@@ -234,7 +234,9 @@ fn a_target_that_cannot_be_opened_leaves_the_old_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("access.log");
     let (logs, writer, control) = open(&to_file(&path), 1).expect("opened");
-    control.apply(&to_file(&folder.path().join("no/such/folder.log")));
+    fs::remove_file(&path).expect("removed");
+    fs::create_dir(&path).expect("a folder in its place");
+    control.reopen();
     logs[0].log(&record());
     logs[0].flush();
     run_to_end(writer, &control);
@@ -275,7 +277,7 @@ fn a_sample_is_about_its_share_and_never_leaves_out_our_own_failures() {
 #[test]
 fn a_log_that_is_off_takes_nothing_and_can_be_turned_on() {
     let folder = tempfile::tempdir().expect("a folder");
-    let off = Settings::new("off", 1.0);
+    let off = Settings::new("off", Path::new(""), 1.0);
     let failed = Record {
         status: 500,
         reason: Some(Reason::Panic),
@@ -283,7 +285,8 @@ fn a_log_that_is_off_takes_nothing_and_can_be_turned_on() {
     };
     let (logs, writer, control) = open(&off, 1).expect("opened");
     logs[0].log(&failed);
-    control.apply(&to_file(&folder.path().join("access.log")));
+    let file = to_file(&folder.path().join("access.log"));
+    control.apply(file.open().expect("a file"));
     logs[0].log(&failed);
     logs[0].flush();
     run_to_end(writer, &control);

@@ -3,12 +3,13 @@
 //! [`Writer::run`] is a blocking loop for a thread of its own. It survives a full disk, a closed
 //! pipe and a closed stdout: what cannot be written is counted as dropped, said once per outage,
 //! and the next chunk is tried again, so writing goes on by itself when space returns. After half
-//! a chunk the next one starts on a line of its own. Another target or a rotated file is opened
-//! between two chunks. It must never panic and never hold a lock that a worker takes.
+//! a chunk the next one starts on a line of its own. Another target, opened by whoever asks for it,
+//! is taken between two chunks. It must never panic and never hold a lock that a worker takes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -16,6 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 
 use super::{Settings, threshold};
 use crate::telemetry::cells::{Cell, PerWorker};
@@ -47,8 +49,8 @@ pub(super) struct Shared {
     /// Lines lost, by worker; the last block is the writer's.
     pub(super) dropped: PerWorker<Cell>,
     written: Cell,
-    /// The target to open before the next chunk, if another one or anew.
-    wanted: Mutex<Option<Option<Target>>>,
+    /// Where the next chunk goes, if elsewhere.
+    next: Mutex<Option<Option<File>>>,
     closing: AtomicBool,
 }
 
@@ -58,7 +60,7 @@ impl Shared {
             share: AtomicU64::new(threshold(settings)),
             dropped: PerWorker::new(workers, Cell::default),
             written: Cell::default(),
-            wanted: Mutex::default(),
+            next: Mutex::default(),
             closing: AtomicBool::new(false),
         }
     }
@@ -69,12 +71,12 @@ pub(super) fn pair(
     chunks: Receiver<Chunk>,
     sender: SyncSender<Chunk>,
     shared: Arc<Shared>,
-    settings: &Settings,
-) -> io::Result<(Writer, Control)> {
+    opened: Opened,
+) -> (Writer, Control) {
     let (alive, ended) = sync_channel(0);
     let writer = Writer {
         chunks,
-        out: settings.to.as_ref().map(open).transpose()?,
+        out: opened.out,
         torn: false,
         failing: false,
         shared: shared.clone(),
@@ -83,18 +85,31 @@ pub(super) fn pair(
     let control = Control {
         sender,
         shared,
-        settings: Mutex::new(settings.clone()),
+        settings: Mutex::new(opened.settings),
         ended: Mutex::new(ended),
     };
-    Ok((writer, control))
+    (writer, control)
 }
 
-/// A file that writes straight to the target, without a buffer that could hold a failed line back.
-fn open(target: &Target) -> io::Result<File> {
-    match target {
-        Target::Stdout => Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
-        Target::Stderr => Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?)),
-        Target::File(path) => OpenOptions::new().create(true).append(true).open(path),
+/// A log that can be written to.
+pub struct Opened {
+    pub(super) settings: Settings,
+    /// `None` where the log is off.
+    pub(super) out: Option<File>,
+}
+
+impl Target {
+    /// A file that writes straight to it, without a buffer that could hold a failed line back.
+    pub(super) fn open(&self) -> io::Result<File> {
+        match self {
+            Target::Stdout => Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
+            Target::Stderr => Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?)),
+            Target::File(path) => OpenOptions::new()
+                .create(true)
+                .append(true)
+                .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+                .open(path),
+        }
     }
 }
 
@@ -113,18 +128,25 @@ impl Control {
         (self.shared.written.get(), lost)
     }
 
-    /// Takes other settings into force; the same ones reopen the file (log rotation).
-    pub fn apply(&self, settings: &Settings) {
-        self.shared.share.store(threshold(settings), Relaxed);
-        *self.shared.wanted.lock() = Some(settings.to.clone());
-        *self.settings.lock() = settings.clone();
+    /// Takes other settings into force.
+    pub fn apply(&self, opened: Opened) {
+        let Opened { settings, out } = opened;
+        self.shared.share.store(threshold(&settings), Relaxed);
+        *self.shared.next.lock() = Some(out);
+        *self.settings.lock() = settings;
         self.wake();
     }
 
     /// Opens the file anew, after it was moved away.
     pub fn reopen(&self) {
         let settings = self.settings.lock().clone();
-        self.apply(&settings);
+        match settings.open() {
+            Ok(opened) => self.apply(opened),
+            // the old file still takes lines: better there than nowhere
+            Err(error) => {
+                tracing::warn!(%error, to = ?settings.to, "the access log cannot be opened");
+            }
+        }
     }
 
     /// Writes what has been handed over and ends the writer; `false` if that took longer than
@@ -177,17 +199,10 @@ impl Writer {
     }
 
     fn retarget(&mut self) {
-        let Some(wanted) = self.shared.wanted.lock().take() else {
-            return;
-        };
-        match wanted.as_ref().map(open).transpose() {
-            Ok(out) => {
-                self.out = out;
-                self.torn = false;
-                self.failing = false;
-            }
-            // the old target still takes lines: better there than nowhere
-            Err(error) => tracing::warn!(%error, ?wanted, "the access log cannot be opened"),
+        if let Some(out) = self.shared.next.lock().take() {
+            self.out = out;
+            self.torn = false;
+            self.failing = false;
         }
     }
 
@@ -258,7 +273,7 @@ mod tests {
         let (sender, chunks) = sync_channel(1);
         let shared = Arc::new(Shared::new(&settings, 1));
         shared.closing.store(true, Relaxed);
-        let (mut writer, _control) = pair(chunks, sender, shared, &settings).expect("no file");
+        let (mut writer, _control) = pair(chunks, sender, shared, settings.open().expect("off"));
         writer.out = Some(File::from(OwnedFd::from(pipe)));
 
         // more than a pipe takes: the rest is lost, in the middle of a line

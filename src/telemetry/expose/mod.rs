@@ -22,8 +22,8 @@ use prometheus::{Registry, TextEncoder};
 use super::Build;
 use super::cells::{Cell, Gauge};
 use super::handles::{
-    BREAKER, METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied, RouteCells,
-    UpstreamCells, Violation,
+    BREAKER, ENDPOINT_STATES, METHODS, Metrics, PoolClose, Refused, ReloadOutcome, RetryDenied,
+    RouteCells, UpstreamCells, Violation,
 };
 use super::names::{self, Metric};
 use super::process::Process;
@@ -47,14 +47,8 @@ pub trait Live: Send + Sync + 'static {
 pub struct LiveUpstream {
     /// Its name in the config.
     pub name: Arc<str>,
-    /// Endpoints that get traffic.
-    pub healthy: usize,
-    /// Endpoints that fail their checks.
-    pub unhealthy: usize,
-    /// Endpoints that are out for failing requests.
-    pub ejected: usize,
-    /// Endpoints that only finish what they have.
-    pub draining: usize,
+    /// How many endpoints are in each of [`ENDPOINT_STATES`].
+    pub endpoints: [usize; ENDPOINT_STATES.len()],
     /// Too few are healthy, all are used.
     pub panic: bool,
     /// Share of the retry budget left, 0 to 1; `None` without retries.
@@ -271,10 +265,9 @@ impl Scrape {
         let mut breaker = Family::new(&names::BREAKER_STATE);
         for upstream in self.live.upstreams() {
             let name = &*upstream.name;
-            endpoints.number(&[name, "healthy"], upstream.healthy as f64);
-            endpoints.number(&[name, "unhealthy"], upstream.unhealthy as f64);
-            endpoints.number(&[name, "ejected"], upstream.ejected as f64);
-            endpoints.number(&[name, "draining"], upstream.draining as f64);
+            for (state, count) in ENDPOINT_STATES.iter().zip(upstream.endpoints) {
+                endpoints.number(&[name, state], count as f64);
+            }
             panic.number(&[name], f64::from(u8::from(upstream.panic)));
             if let Some(left) = upstream.retry_budget {
                 budget.number(&[name], left);

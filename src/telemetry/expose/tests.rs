@@ -14,12 +14,10 @@ impl Live for Fixed {
     fn upstreams(&self) -> Vec<LiveUpstream> {
         vec![LiveUpstream {
             name: "app".into(),
-            healthy: 2,
-            ejected: 1,
+            endpoints: [2, 0, 1, 0, 0],
             panic: true,
             retry_budget: Some(0.5),
             breaker: Some("open"),
-            ..LiveUpstream::default()
         }]
     }
     fn certificates(&self) -> Vec<LiveCertificate> {

@@ -45,6 +45,11 @@ impl Gateway {
 
     /// Runs the `weir.toml` of a folder.
     pub fn run_in(dir: TempDir) -> Gateway {
+        Gateway::run_with(dir, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn run_with(dir: TempDir, env: &[(&str, &str)]) -> Gateway {
         let stderr = std::fs::File::create(dir.path().join("stderr")).expect("a file");
         let stdout = std::fs::File::create(dir.path().join("stdout")).expect("a file");
         let ready_file = dir.path().join("ready.json");
@@ -55,6 +60,7 @@ impl Gateway {
             .arg("--ready-file")
             .arg(&ready_file)
             .env("WEIR_LOG", "warn")
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)

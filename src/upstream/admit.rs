@@ -203,6 +203,26 @@ mod tests {
     use crate::message::Body;
 
     #[test]
+    fn only_what_may_be_repeated_and_stays_http_is_a_probe() {
+        let safe = |method: &str, upgrade: bool| {
+            let mut request = Request::new(Body::empty());
+            *request.method_mut() = method.parse().expect("a method");
+            if upgrade {
+                let websocket = http::HeaderValue::from_static("websocket");
+                request.headers_mut().insert(UPGRADE, websocket);
+            }
+            is_safe(&request)
+        };
+        for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"] {
+            assert!(safe(method, false), "{method}");
+            assert!(!safe(method, true), "{method}");
+        }
+        for method in ["POST", "PATCH", "CONNECT", "BREW"] {
+            assert!(!safe(method, false), "{method}");
+        }
+    }
+
+    #[test]
     fn only_429_and_503_with_a_time_that_can_be_read_are_back_pressure() {
         let of = |status: u16, after: &str| {
             let mut response = Response::new(Body::empty());

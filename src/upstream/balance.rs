@@ -14,7 +14,7 @@ use std::collections::BinaryHeap;
 pub struct Seen {
     /// Neither unhealthy nor ejected nor barred.
     pub usable: bool,
-    /// Never to be asked, not even when too few are usable: its breaker is open.
+    /// Never to be asked, not even when too few are usable: its breaker is not closed.
     pub barred: bool,
     /// 0 is used first.
     pub priority: u8,

@@ -13,7 +13,7 @@ use http::header::COOKIE;
 
 use super::Upstream;
 use super::admit::{self, Wish};
-use super::balance::{self, Picker, Random, Seen};
+use super::balance::{self, Eligible, Picker, Random, Seen};
 use super::breaker::{State, Ticket};
 use super::config::BalanceConfig;
 use super::endpoint::Endpoint;
@@ -74,6 +74,8 @@ pub(super) struct View {
     slots: Vec<Arc<Slot>>,
     picker: Picker,
     /// Endpoints whose breakers were not closed when the view was made.
+    barred: Vec<usize>,
+    /// Those of them that would be asked but for that.
     on_trial: Vec<usize>,
     random: Random,
 }
@@ -90,6 +92,7 @@ impl View {
             set: Arc::default(),
             slots: Vec::new(),
             picker: Picker::default(),
+            barred: Vec::new(),
             on_trial: Vec::new(),
             random: Random::new(seed),
         }
@@ -97,7 +100,7 @@ impl View {
 
     /// The endpoint for a request, and its breaker's ticket: by hash where there is one; none of
     /// those to avoid while there are others. One that is on trial comes first while it has a
-    /// place: nothing else would find out whether it is well.
+    /// place, and is not asked beyond that.
     pub(super) fn choose(
         &mut self,
         upstream: &Upstream,
@@ -138,7 +141,7 @@ impl View {
         Some(self.other(upstream, avoid, now).unwrap_or(index))
     }
 
-    /// A place on one that is on trial.
+    /// A place on one that is on trial: nothing else would find out whether it is well.
     fn probe(
         &self,
         upstream: &Upstream,
@@ -146,7 +149,7 @@ impl View {
         now: Instant,
     ) -> Option<(Arc<Slot>, Option<Ticket>)> {
         let slots = self.on_trial.iter().map(|i| &self.slots[*i]);
-        let mut slots = slots.filter(|s| wish.safe && !wish.avoid.contains(&s.endpoint.address));
+        let mut slots = slots.filter(|s| !wish.avoid.contains(&s.endpoint.address));
         slots.find_map(|slot| {
             let breaker = slot.endpoint.breaker.as_ref()?;
             // It may have closed since: then it is one of many.
@@ -158,8 +161,8 @@ impl View {
         })
     }
 
-    /// The one that was picked is on trial and has no place: any other, first those that were not
-    /// tried.
+    /// The one that was picked has opened since the view was made: any other, first those that were
+    /// not tried.
     fn instead(
         &mut self,
         upstream: &Upstream,
@@ -235,32 +238,44 @@ impl View {
                     })
                     .collect();
                 self.set = set;
-                self.on_trial.clear();
+                self.barred.clear();
             }
         }
         let seen = seen(upstream, &self.set, now);
         let eligible = balance::eligible(&seen, upstream.config.panic_threshold.value);
+        let good_for = self.look_at_breakers(upstream, &seen, &eligible, now);
         self.picker = Picker::new(eligible, &seen, &mut self.random);
-        self.good_until = Some(now + self.look_at_breakers(upstream, now));
+        self.good_until = Some(now + good_for);
     }
 
-    /// Notes which endpoints are on trial. Gives for how long that is good: an opening that ends
-    /// earlier is seen when it does.
-    fn look_at_breakers(&mut self, upstream: &Upstream, now: Instant) -> Duration {
-        let Some(rule) = upstream.endpoint_rule.filter(|rule| !rule.observes) else {
+    /// Notes which endpoints have open breakers, and which of them would be asked but for that. Gives
+    /// for how long that is good: an opening that ends earlier is seen when it does.
+    fn look_at_breakers(
+        &mut self,
+        upstream: &Upstream,
+        seen: &[Seen],
+        eligible: &Eligible,
+        now: Instant,
+    ) -> Duration {
+        if upstream.endpoint_rule.is_none() {
             return GOOD_FOR;
-        };
-        let state = |slot: &Slot| slot.endpoint.breaker.as_ref().map(|b| b.state(now));
-        let closed = |i: &&usize| state(&self.slots[**i]) == Some(State::Closed);
-        let back = self.on_trial.iter().filter(closed);
+        }
+        let back = self.barred.iter().filter(|i| !seen[**i].barred);
         back.for_each(|i| self.slots[*i].pool.forgive());
-        let trial = |i: &usize| state(&self.slots[*i]).is_some_and(|s| s != State::Closed);
-        self.on_trial = (0..self.slots.len()).filter(trial).collect();
-        let breakers = self
-            .slots
-            .iter()
-            .filter_map(|s| s.endpoint.breaker.as_ref());
-        let ends = breakers.filter_map(|b| b.refuses(&rule, now));
+        self.barred = (0..seen.len()).filter(|i| seen[*i].barred).collect();
+        let in_use = eligible.indices.first().map(|i| &seen[*i]);
+        let would = |i: &usize| {
+            let slot = &self.slots[*i];
+            in_use.is_none_or(|other| {
+                let nearer = seen[*i].near || !other.near;
+                let before = seen[*i].priority < other.priority;
+                let beside = seen[*i].priority == other.priority && nearer;
+                (before || beside) && slot.endpoint.standing.is_usable(now)
+            })
+        };
+        self.on_trial = self.barred.iter().copied().filter(would).collect();
+        let slots = self.barred.iter().map(|i| &self.slots[*i]);
+        let ends = slots.filter_map(|s| bar(upstream, &s.endpoint, now));
         ends.min().map_or(GOOD_FOR, |end| end.min(GOOD_FOR))
     }
 }
@@ -286,7 +301,7 @@ pub(super) fn stand(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> S
     }
 }
 
-/// For how long the breaker of an endpoint keeps everything from it.
+/// For how long the breaker of an endpoint keeps the many from it.
 pub(super) fn bar(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Option<Duration> {
     let rule = upstream.endpoint_rule.as_ref().filter(|r| !r.observes)?;
     endpoint.breaker.as_ref()?.refuses(rule, now)

@@ -410,6 +410,50 @@ fn an_endpoint_that_fails_is_left_out_and_taken_back() {
     gateway.assert_sound();
 }
 
+/// While the first choice is open or on trial, the standby has what is not a probe; when it is
+/// well the first has all again, and no probe ever goes where nothing would.
+#[test]
+fn a_standby_takes_over_while_the_first_is_open_or_on_trial() {
+    let ill = Arc::new(AtomicBool::new(true));
+    let is_ill = ill.clone();
+    let first = Origin::start(move |_, _| match is_ill.load(SeqCst) {
+        true => bad(),
+        false => ok("first"),
+    });
+    let standby = Origin::start(|_, _| ok("standby"));
+    let more = format!(
+        "{ALONE}endpoint_breaker = {{ consecutive = 3, open_for = \"200ms\", half_open = 2 }}"
+    );
+    let config = before(first.address, &more);
+    let written = format!("\"{}\"", first.address);
+    let both = format!(
+        "{written}, {{ address = \"{}\", priority = 1 }}",
+        standby.address
+    );
+    let gateway = Gateway::start(&config.replace(&written, &both));
+    let statuses: Vec<u16> = (0..100).map(|_| get(gateway.web(), "/").status()).collect();
+    assert!(
+        statuses.iter().all(|s| [200, 500].contains(s)),
+        "{statuses:?}"
+    );
+    let failed = statuses.iter().filter(|s| **s == 500).count();
+    assert_eq!(failed, first.requests().len());
+    assert!((3..=12).contains(&failed), "{failed}");
+    // On trial, a POST is no probe and goes to the standby.
+    let posts: Vec<u16> = (0..50).map(|_| post(gateway.web(), "/").status()).collect();
+    assert!(
+        posts.iter().filter(|s| **s != 200).count() <= 10,
+        "{posts:?}"
+    );
+    ill.store(false, SeqCst);
+    eventually("the first is back", || {
+        get(gateway.web(), "/").text() == "first"
+    });
+    eventually("for good", || {
+        (0..5).all(|_| post(gateway.web(), "/").text() == "first")
+    });
+}
+
 /// M09 in small: up and down several times a second, and few changes of state.
 #[test]
 fn m09_a_flapping_upstream_does_not_flap_its_breaker() {

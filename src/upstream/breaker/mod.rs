@@ -24,7 +24,7 @@ use serde::Serialize;
 pub use config::BreakerConfig;
 use window::{Counts, Window};
 pub use word::State;
-use word::{Pass, Word, millis};
+use word::{Pass, SHORTLY, Word, millis};
 
 /// The settings of one breaker.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -344,10 +344,14 @@ impl Breaker {
         each.fold(Counts::default(), Counts::plus)
     }
 
-    /// How long it refuses everything yet; `None` when it does not.
+    /// For how long it keeps the many away, as far as that is known; `None` while it is closed.
     pub fn refuses(&self, rule: &Rule, now: Instant) -> Option<Duration> {
-        let left = self.read().left(rule, self.at(now));
-        (!left.is_zero()).then_some(left)
+        let (word, at) = (self.read(), self.at(now));
+        match word.state_at(at) {
+            State::Closed => None,
+            State::HalfOpen => Some(SHORTLY),
+            State::Open => Some(word.left(rule, at)),
+        }
     }
 
     /// Its state at `now`.

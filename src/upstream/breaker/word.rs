@@ -66,7 +66,7 @@ pub(super) enum Pass {
 /// The openings after which they no longer grow longer: eight times the first.
 const MOST_OPENINGS: u8 = 4;
 /// When to ask again while probes are under way.
-const SHORTLY: Duration = Duration::from_secs(1);
+pub(super) const SHORTLY: Duration = Duration::from_secs(1);
 
 const TIME_BITS: u32 = 38;
 

@@ -172,25 +172,15 @@ fn version() -> anyhow::Result<()> {
 
 /// A config that was loaded and compiles, or everything that is wrong with it.
 pub fn load_and_compile(path: &Path) -> Result<(Arc<Loaded>, plan::Plan), (Problems, Sources)> {
-    let (loaded, mut problems) = match load::load(path) {
-        Ok(loaded) => (loaded, Problems::new()),
-        Err(load::Invalid {
-            problems,
-            sources,
-            salvage,
-        }) => match salvage {
-            Some(loaded) => (*loaded, problems),
-            None => return Err((problems, sources)),
-        },
-    };
+    let loaded = load::load(path).map_err(|invalid| {
+        let invalid = plan::compile::all_faults(invalid);
+        (invalid.problems, invalid.sources)
+    })?;
     let loaded = Arc::new(loaded);
     let workers = server::workers(loaded.config.server.workers.value);
     match plan::compile::compile(loaded.clone(), None, &Metrics::new(workers)) {
-        Ok(plan) if problems.is_empty() => Ok((loaded, plan)),
-        compiled => {
-            problems.extend(compiled.err().into_iter().flatten());
-            Err((problems, loaded.sources.clone()))
-        }
+        Ok(plan) => Ok((loaded, plan)),
+        Err(problems) => Err((problems, loaded.sources.clone())),
     }
 }
 

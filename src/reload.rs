@@ -46,6 +46,11 @@ impl Source {
         }
     }
 
+    /// A glance at it, to be compared with the next.
+    pub fn look(&self) -> Look {
+        Look::of(&self.load())
+    }
+
     /// The file, if it is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -56,12 +61,24 @@ impl Source {
 }
 
 /// Why a reload is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// Somebody asked: SIGHUP or POST /reload. The outcome is always told.
     Asked,
-    /// The files may have changed. Only news is told.
-    Noticed,
+    /// The files may have changed, and looked so a moment ago. They are taken if they still do,
+    /// and only news is told.
+    Noticed(Look),
+}
+
+/// What the files said at a glance: the hash of a good config, the faults of any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look(Result<u64, String>);
+
+impl Look {
+    fn of(loaded: &Result<Loaded, Invalid>) -> Self {
+        let look = loaded.as_ref().map(|loaded| loaded.hash);
+        Look(look.map_err(|invalid| invalid.render(false)))
+    }
 }
 
 /// What a reload works on.
@@ -131,10 +148,16 @@ impl Reload {
             .collect()
     }
 
-    /// One reload. `None` where nothing is new and nobody asked.
+    /// One reload. `None` where nothing is new and nobody asked, or the files are still changing.
     pub async fn once(&mut self, cause: Cause) -> Option<ReloadReport> {
         self.drop_retired();
-        let report = match self.attempt().await {
+        let loaded = self.source.load();
+        if let Cause::Noticed(before) = &cause
+            && *before != Look::of(&loaded)
+        {
+            return None;
+        }
+        let report = match self.attempt(loaded).await {
             Ok(report) => report,
             Err(report) => report,
         };
@@ -147,7 +170,7 @@ impl Reload {
             _ => refusal == self.refused,
         };
         self.refused = refusal;
-        if cause == Cause::Noticed && old_news {
+        if old_news && cause != Cause::Asked {
             return None;
         }
         self.tell(&report);
@@ -155,12 +178,15 @@ impl Reload {
     }
 
     /// The steps. An `Err` has changed nothing.
-    async fn attempt(&mut self) -> Result<ReloadReport, ReloadReport> {
+    async fn attempt(
+        &mut self,
+        loaded: Result<Loaded, Invalid>,
+    ) -> Result<ReloadReport, ReloadReport> {
         let old = self.shared.load();
-        let loaded = self
-            .source
-            .load()
-            .map_err(|invalid| rejected(&invalid.problems, &invalid.sources))?;
+        let loaded = loaded.map_err(|invalid| {
+            let invalid = compile::all_faults(invalid);
+            rejected(&invalid.problems, &invalid.sources)
+        })?;
         if loaded.hash == self.loaded.hash {
             return Ok(unchanged("nothing has changed"));
         }
@@ -191,9 +217,8 @@ impl Reload {
         self.forget_names(&plan);
         applied(&self.metrics, &plan);
         self.retired.push(retired);
-        let lines = changes.to_string().split("; ").map(str::to_owned).collect();
         let message = format!("generation {} is in force", plan.generation);
-        Ok(report(ReloadOutcome::Applied, message, lines))
+        Ok(report(ReloadOutcome::Applied, message, changes.lines()))
     }
 
     fn compile(&self, loaded: Arc<Loaded>, old: &Plan) -> Result<Plan, ReloadReport> {

@@ -104,7 +104,7 @@ impl Process {
         let loaded = Arc::new(
             source
                 .load()
-                .map_err(|invalid| anyhow!(invalid.render(false)))?,
+                .map_err(|invalid| anyhow!(compile::all_faults(invalid).render(false)))?,
         );
         let diagnostics = start_diagnostics(&loaded.config)?;
         let workers = server::workers(loaded.config.server.workers.value);
@@ -201,7 +201,7 @@ impl Process {
                     let all = request.into_iter().chain(more).collect();
                     self.reload(Cause::Asked, all).await;
                 }
-                () = watch.changed(), if !files.is_empty() => self.noticed().await,
+                quiet = watch.changed(), if !files.is_empty() => self.noticed(quiet).await,
                 () = tokio::time::sleep(RETIRE), if retired > 0 => {}
                 lost = self.reload.server.worker_lost() => bail!("worker {lost} is lost"),
             }
@@ -209,13 +209,10 @@ impl Process {
     }
 
     /// The files may have changed: they are taken when two looks agree.
-    async fn noticed(&mut self) {
-        let hash = |source: &Source| source.load().map(|loaded| loaded.hash).ok();
-        let first = hash(&self.reload.source);
-        Watch::settle().await;
-        if first == hash(&self.reload.source) {
-            self.reload(Cause::Noticed, Vec::new()).await;
-        }
+    async fn noticed(&mut self, quiet: bool) {
+        let first = self.reload.source.look();
+        Watch::settle(quiet).await;
+        self.reload(Cause::Noticed(first), Vec::new()).await;
     }
 
     async fn reload(&mut self, cause: Cause, requests: Vec<Request>) {
@@ -244,9 +241,15 @@ impl Process {
             signals.end().await;
             tracing::warn!("a second signal: ending at once");
         };
+        let (_, before) = self.access.counts();
         let drained = self.reload.server.drain(delay, timeout, hurry).await;
         if !self.access.close(LAST_LINES) {
             tracing::warn!("the last lines of the access log are lost");
+        }
+        let (_, lost) = self.access.counts();
+        if lost > before {
+            let lines = lost - before;
+            tracing::warn!(lines, "access-log lines were lost while draining");
         }
         match drained {
             Drained::Clean => tracing::info!("drained: every request has finished"),

@@ -5,10 +5,11 @@
 //! trusted: `reload` compares content. Where events are not to be had (an inotify limit, a network
 //! file system) the poll alone serves, and a warning says so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
@@ -21,10 +22,15 @@ const AT_LATEST: Duration = Duration::from_secs(2);
 /// The files are looked at this often even without an event.
 const POLL: Duration = Duration::from_secs(30);
 
+/// As many links as the kernel follows.
+const MOST_LINKS: usize = 40;
+
 /// Watches folders.
 pub struct Watch {
     events: Option<RecommendedWatcher>,
-    folders: BTreeSet<PathBuf>,
+    watched: BTreeMap<PathBuf, Identity>,
+    /// Those that could not be watched, so that each is told once.
+    unwatched: BTreeSet<PathBuf>,
     stirred: Arc<Notify>,
 }
 
@@ -44,44 +50,67 @@ impl Watch {
         });
         Watch {
             events: events.ok(),
-            folders: BTreeSet::new(),
+            watched: BTreeMap::new(),
+            unwatched: BTreeSet::new(),
             stirred,
         }
     }
 
-    /// Watches the folders of these files and of what links on the way to them point to.
+    /// Watches the folders of these files, and those that hold the links on the way to them. A
+    /// folder that has been replaced, or could not be watched before, is watched anew; since it may
+    /// have changed in between, the files are then looked at once more.
     pub fn follow<'a>(&mut self, files: impl IntoIterator<Item = &'a Path>) {
         let wanted: BTreeSet<PathBuf> = files.into_iter().flat_map(folders).collect();
         let Some(events) = &mut self.events else {
             return;
         };
-        for gone in self.folders.difference(&wanted) {
-            // It may be gone from the disk too; then there is nothing left to unwatch.
-            drop(events.unwatch(gone));
-        }
-        for new in wanted.difference(&self.folders) {
-            if let Err(error) = events.watch(new, RecursiveMode::NonRecursive) {
-                let folder = new.display();
-                tracing::warn!(%folder, %error, "a folder cannot be watched; it is polled");
+        self.unwatched.retain(|folder| wanted.contains(folder));
+        self.watched.retain(|folder, identity| {
+            let keep = wanted.contains(folder) && Identity::of(folder).as_ref() == Some(identity);
+            if !keep {
+                // It may be gone from the disk too; then there is nothing left to unwatch.
+                drop(events.unwatch(folder));
+            }
+            keep
+        });
+        for folder in wanted {
+            if self.watched.contains_key(&folder) {
+                continue;
+            }
+            let identity = Identity::of(&folder);
+            match (events.watch(&folder, RecursiveMode::NonRecursive), identity) {
+                (Ok(()), Some(identity)) => {
+                    self.unwatched.remove(&folder);
+                    self.watched.insert(folder, identity);
+                    self.stirred.notify_one();
+                }
+                (Ok(()), None) => drop(events.unwatch(&folder)),
+                (Err(error), _) => {
+                    let shown = folder.display();
+                    if self.unwatched.insert(folder.clone()) {
+                        tracing::warn!(folder = %shown, %error, "a folder cannot be watched; it is polled");
+                    }
+                }
             }
         }
-        self.folders = wanted;
     }
 
     /// Waits until it is time to look at the files: after an event and a moment of quiet, or
-    /// after a while without one. May be dropped and called again.
-    pub async fn changed(&self) {
+    /// after a while without one, or at the latest under a stream of events. Says whether it was
+    /// quiet before. May be dropped and called again.
+    pub async fn changed(&self) -> bool {
         if timeout(POLL, self.stirred.notified()).await.is_err() {
-            return;
+            return true;
         }
         let quiet = async { while timeout(QUIET, self.stirred.notified()).await.is_ok() {} };
-        drop(timeout(AT_LATEST, quiet).await);
+        timeout(AT_LATEST, quiet).await.is_ok()
     }
 
     /// Waits for the moment between two looks that must agree, so that a file which is being
-    /// written in pieces is not taken half.
-    pub async fn settle() {
-        sleep(QUIET / 2).await;
+    /// written in pieces is not taken half. Together with the quiet before it, or alone where there
+    /// was none, it is longer than a writer's pause that does not count as its end.
+    pub async fn settle(quiet: bool) {
+        sleep(if quiet { QUIET / 2 } else { QUIET + QUIET / 2 }).await;
     }
 }
 
@@ -91,16 +120,51 @@ impl Default for Watch {
     }
 }
 
-/// The folder of a file, and of the file it is a link to.
-fn folders(file: &Path) -> impl Iterator<Item = PathBuf> {
-    let folder = |file: &Path| match file.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
-        parent => parent.map(Path::to_path_buf),
-    };
-    let real = file.canonicalize().ok();
-    [folder(file), real.as_deref().and_then(folder)]
-        .into_iter()
-        .flatten()
+/// Which folder it is that stands at a path: a watch stays with the folder and not with the path.
+#[derive(PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    /// The number of a folder that is gone is soon given to another.
+    born: Option<SystemTime>,
+}
+
+impl Identity {
+    fn of(folder: &Path) -> Option<Self> {
+        let found = folder.metadata().ok()?;
+        Some(Identity {
+            device: found.dev(),
+            inode: found.ino(),
+            born: found.created().ok(),
+        })
+    }
+}
+
+/// The folder of a file and of what it is a link to, and the folders that hold a link on the way;
+/// each by the one name without links, since two watches of one folder end together. A folder that
+/// is not there yet shows in the nearest one above it that is.
+fn folders(file: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut file = file.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        let mut above = file.ancestors().skip(1);
+        found.extend(above.find_map(|folder| not_empty(folder).canonicalize().ok()));
+        let mut parts = file.ancestors();
+        let Some((link, target)) = parts.find_map(|part| Some((part, part.read_link().ok()?)))
+        else {
+            break;
+        };
+        let holder = link.parent().unwrap_or(link);
+        found.extend(not_empty(holder).canonicalize());
+        let rest: PathBuf = file.strip_prefix(link).into_iter().collect();
+        file = holder.join(target).join(rest).components().collect();
+    }
+    found
+}
+
+fn not_empty(folder: &Path) -> &Path {
+    let here = folder.as_os_str().is_empty();
+    if here { Path::new(".") } else { folder }
 }
 
 #[cfg(test)]
@@ -116,9 +180,24 @@ mod tests {
         std::os::unix::fs::symlink(&data, dir.path().join("..data")).expect("a link");
         let link = dir.path().join("weir.toml");
         std::os::unix::fs::symlink("..data/weir.toml", &link).expect("a link");
-        let found: Vec<PathBuf> = folders(&link).collect();
         let real = data.canonicalize().expect("it is there");
-        assert_eq!(found, [dir.path().to_path_buf(), real]);
+        let above = dir.path().canonicalize().expect("it is there");
+        assert_eq!(folders(&link), [above, real].into());
+    }
+
+    #[test]
+    fn the_folder_that_holds_a_link_on_the_way_is_watched_and_the_nearest_one_there_is() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let at = dir.path().canonicalize().expect("it is there");
+        let release = at.join("releases/42");
+        std::fs::create_dir_all(&release).expect("a folder");
+        std::os::unix::fs::symlink("releases/42", at.join("current")).expect("a link");
+        let found = folders(&at.join("current/weir.toml"));
+        assert_eq!(found, [at.clone(), release].into());
+        let found = folders(&at.join("none/conf.d/*.toml"));
+        assert_eq!(found, [at.clone()].into());
+        std::os::unix::fs::symlink("round", at.join("round")).expect("a link");
+        assert_eq!(folders(&at.join("round")), [at.clone()].into());
     }
 
     #[tokio::test]

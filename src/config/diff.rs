@@ -87,6 +87,27 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
 }
 
 impl Diff {
+    /// A line for each kind of thing that differs; none for no change.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (kind, changes) in [
+            ("listeners", &self.listeners),
+            ("upstreams", &self.upstreams),
+            ("routes", &self.routes),
+        ] {
+            if *changes != Changes::default() {
+                lines.push(format!("{kind}: {changes}"));
+            }
+        }
+        if self.reordered {
+            lines.push("routes in another order".to_owned());
+        }
+        if !self.global.is_empty() {
+            lines.push(self.global.join(", "));
+        }
+        lines
+    }
+
     /// Whether nothing differs that the gateway acts on.
     pub fn is_empty(&self) -> bool {
         *self == Diff::default()
@@ -146,27 +167,11 @@ impl Changes {
 impl fmt::Display for Diff {
     /// One line: `upstreams: +b -c ~a (endpoints; ...); routes: +x`, or `no change`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut parts = Vec::new();
-        let kinds = [
-            ("listeners", &self.listeners),
-            ("upstreams", &self.upstreams),
-            ("routes", &self.routes),
-        ];
-        for (kind, changes) in kinds {
-            if *changes != Changes::default() {
-                parts.push(format!("{kind}: {changes}"));
-            }
-        }
-        if self.reordered {
-            parts.push("routes in another order".to_owned());
-        }
-        if !self.global.is_empty() {
-            parts.push(self.global.join(", "));
-        }
-        if parts.is_empty() {
+        let lines = self.lines();
+        if lines.is_empty() {
             return f.write_str("no change");
         }
-        f.write_str(&parts.join("; "))
+        f.write_str(&lines.join("; "))
     }
 }
 

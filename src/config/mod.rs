@@ -408,7 +408,7 @@ pub struct RouteConfig {
     /// Answer at once.
     #[serde(default)]
     pub respond: Option<FixedConfig>,
-    /// Headers read to response headers, over all tries. Default `"30s"`.
+    /// From the request's last byte to the response headers, over all tries. Default `"30s"`.
     #[serde(default)]
     pub timeout: Option<Located<Time>>,
     /// The ladder of lesser answers: the first step that serves what went wrong and can answer,

@@ -6,7 +6,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use rustix::fs::OFlags;
@@ -19,6 +19,14 @@ use crate::problem::Problem;
 const CONFIG_CAP: u64 = 8 << 20;
 /// The largest certificate, key or body.
 const FILE_CAP: u64 = 16 << 20;
+
+/// A name that begins with a dot is meant only by a pattern that says so: such files are the locks
+/// and swap files of editors.
+const AS_A_SHELL: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: false,
+    require_literal_leading_dot: true,
+};
 
 /// A config file as it is shown in problems, and what makes it unreadable.
 pub(super) struct Text {
@@ -93,21 +101,74 @@ pub(super) fn config(path: &Path) -> Result<Text, String> {
 }
 
 /// The files that an include pattern means, sorted; one without a wildcard means one file, whether
-/// it is there or not. The error is what is wrong with the pattern.
+/// it is there or not. What cannot be looked into is never taken for empty, nor a dangling link for
+/// nothing: the routes behind it would vanish without a word. The error is what is wrong.
 pub(super) fn matching(dir: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
-    if !pattern.contains(['*', '?', '[']) {
+    if !is_wild(pattern) {
         return Ok(vec![dir.join(pattern)]);
     }
     let folder = glob::Pattern::escape(&dir.to_string_lossy());
-    let full = Path::new(&folder).join(pattern);
-    let paths = glob::glob(&full.to_string_lossy())
+    let full = Path::new(&folder).join(looking(pattern));
+    let paths = glob::glob_with(&full.to_string_lossy(), AS_A_SHELL)
         .map_err(|error| format!("not a glob pattern: {}", error.msg))?;
-    let mut paths: Vec<PathBuf> = paths
-        .filter_map(Result::ok)
-        .filter(|p| p.is_file())
-        .collect();
+    searchable(&dir.join(plain(pattern)))?;
+    let paths: Result<Vec<PathBuf>, _> = paths.collect();
+    let mut paths = paths.map_err(|error| {
+        let folder = error.path().to_path_buf();
+        cannot_look_into(&folder, error.into())
+    })?;
+    paths.retain(|path| !path.is_dir());
     paths.sort();
     Ok(paths)
+}
+
+fn is_wild(part: &str) -> bool {
+    part.contains(['*', '?', '['])
+}
+
+/// The same pattern, so written that glob lists every folder after the first wildcard: in one
+/// where it only asks for a name, it takes a refusal for an absence.
+fn looking(pattern: &str) -> String {
+    let mut wild = false;
+    let parts = pattern.split('/').map(|part| {
+        wild |= is_wild(part);
+        match part.chars().next() {
+            Some(first) if wild && !is_wild(part) && first.is_ascii_alphanumeric() => {
+                format!("[{first}]{}", &part[1..])
+            }
+            _ => part.to_owned(),
+        }
+    });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// The folders of a pattern that stand before its first wildcard.
+fn plain(pattern: &str) -> PathBuf {
+    let parts = Path::new(pattern).components();
+    let wild = |part: &Component<'_>| is_wild(&part.as_os_str().to_string_lossy());
+    parts.take_while(|part| !wild(part)).collect()
+}
+
+/// A folder that is not there holds nothing; one that is there must let itself be read, and glob
+/// says nothing where it may not even see it.
+fn searchable(folder: &Path) -> Result<(), String> {
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let absent = |error: &io::Error| {
+        error.kind() == io::ErrorKind::NotFound && folder.symlink_metadata().is_err()
+    };
+    match folder.read_dir() {
+        Err(error) if !absent(&error) => Err(cannot_look_into(folder, error)),
+        _ => Ok(()),
+    }
+}
+
+fn cannot_look_into(folder: &Path, error: io::Error) -> String {
+    let folder = folder.display();
+    format!("cannot look into \"{folder}\": {}", why(error))
 }
 
 /// Reads every file that a section names.

@@ -16,6 +16,10 @@ use hyper::body::Incoming;
 use super::hop;
 use crate::error::{GatewayError, Reason, Side};
 
+/// The largest piece of a body that is whole in memory. Who writes takes one at a time, so that a
+/// body ends when about its last bytes leave, and not when a client has yet to take them all.
+const PIECE: usize = 64 << 10;
+
 /// A streaming body.
 #[derive(Default)]
 pub struct Body(Kind);
@@ -101,9 +105,11 @@ impl http_body::Body for Body {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                self.0 = Kind::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+                let piece = bytes.split_to(bytes.len().min(PIECE));
+                if bytes.is_empty() {
+                    self.0 = Kind::Empty;
+                }
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Kind::Incoming(incoming, side) => {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));

@@ -18,7 +18,7 @@ use super::sketch::Sketch;
 use crate::error::{Cause, Reason};
 
 /// One client connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Conn {
     /// The listener's name in the config.
     pub listener: Arc<str>,
@@ -28,7 +28,8 @@ pub struct Conn {
     pub peer_text: HeaderValue,
     /// Our end.
     pub local: SocketAddr,
-    /// The peer is in `trusted_proxies`: its forwarding fields are believed.
+    /// The peer is in `trusted_proxies`, as the request's plan has them: its forwarding fields are
+    /// believed.
     pub trusted: bool,
     /// What TLS said, on a TLS listener.
     pub tls: Option<TlsFacts>,
@@ -86,6 +87,7 @@ pub struct Exchange {
     pub sketch: Sketch,
     /// The route's `timeout`: from the request's last byte to the response headers.
     pub timeout: Duration,
+    asked_host: OnceLock<HeaderValue>,
     received: AtomicU64,
     uploading: AtomicBool,
     /// Nanoseconds from `started` to the end of the request body.
@@ -164,6 +166,7 @@ impl Exchange {
             id,
             sketch,
             timeout,
+            asked_host: OnceLock::new(),
             received: AtomicU64::new(0),
             uploading: AtomicBool::new(false),
             uploaded: AtomicU64::new(0),
@@ -210,6 +213,17 @@ impl Exchange {
         if self.due().is_some() {
             self.upload_ends(now);
         }
+    }
+
+    /// The Host that the client sent, before another is put in its place. The first one counts: a
+    /// lesser answer may rewrite again.
+    pub fn keep_host(&self, host: HeaderValue) {
+        self.asked_host.get_or_init(|| host);
+    }
+
+    /// The Host that the client sent, where it was rewritten.
+    pub fn asked_host(&self) -> Option<&HeaderValue> {
+        self.asked_host.get()
     }
 
     /// The request has a body that is still to come.

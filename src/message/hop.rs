@@ -2,7 +2,8 @@
 //!
 //! Hop-by-hop fields go (RFC 9110 7.6.1): those by name, and those that Connection names, save
 //! for the ones a client has no business to strip (CVE-2024-45410 and its kin). Forwarding fields
-//! are ours: appended to for a trusted peer, replaced for any other. Names with `_` that some
+//! are ours: appended to for a trusted peer; what any other says of itself goes before a route can
+//! match it. Names with `_` that some
 //! backends read as one of these are dropped. Framing is never copied: hyper makes it anew.
 
 use std::net::{IpAddr, SocketAddr};
@@ -112,7 +113,7 @@ pub fn strip_answer(headers: &mut HeaderMap) {
 }
 
 /// Only Weir says what Weir did.
-fn is_ours(name: &str) -> bool {
+pub fn is_ours(name: &str) -> bool {
     name == "weir-degraded" || name == "weir-observed"
 }
 
@@ -227,15 +228,15 @@ pub struct Hop<'a> {
     pub trusted: bool,
     /// `"http"` or `"https"`.
     pub scheme: &'static str,
+    /// The Host that the client sent, where the request has another by now.
+    pub host: Option<&'a HeaderValue>,
 }
 
 /// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) in our name. `claims`: whether
-/// the request has such fields already.
+/// the request came with such fields. Those of a peer that is not trusted are gone by then, so an
+/// X-Forwarded-Proto that is there is a trusted peer's or the config's.
 pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
-    if claims && !hop.trusted {
-        drop_claims(headers);
-    }
-    let host = headers.get(header::HOST).cloned();
+    let host = hop.host.or(headers.get(header::HOST)).cloned();
     let value = forwarded(hop, host.as_ref());
     let scheme = HeaderValue::from_static(hop.scheme);
     if claims && hop.trusted {
@@ -249,7 +250,7 @@ pub fn set_forwarded(headers: &mut HeaderMap, hop: Hop<'_>, claims: bool) {
     } else {
         headers.insert(X_FORWARDED_FOR, hop.peer_text.clone());
         headers.insert(header::FORWARDED, value);
-        headers.insert(X_FORWARDED_PROTO, scheme);
+        headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
         host.map(|host| headers.insert(X_FORWARDED_HOST, host));
     }
 }
@@ -272,9 +273,19 @@ fn is_whole(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(name).iter().all(ends)
 }
 
-/// Takes off what an untrusted peer says about itself.
-fn drop_claims(headers: &mut HeaderMap) {
-    while let Some(name) = headers.keys().find(|name| is_claim(name.as_str())).cloned() {
+/// Takes off what an untrusted peer says about itself. Done as soon as a request is let in: what
+/// the config puts on later under such a name is the operator's word.
+pub fn drop_claims(headers: &mut HeaderMap) {
+    drop_where(headers, is_claim);
+}
+
+/// Takes off the names that some program may read as a field of framing or forwarding.
+pub fn drop_look_alikes(headers: &mut HeaderMap) {
+    drop_where(headers, is_look_alike);
+}
+
+fn drop_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| goes(name.as_str())).cloned() {
         headers.remove(name);
     }
 }
@@ -337,18 +348,19 @@ pub fn via_count(headers: &HeaderMap, identity: &str) -> usize {
 const MOST_HOPS: usize = 64;
 
 /// The client's address: the rightmost one that is not a trusted proxy's. An entry that is no
-/// address ends the search, since nothing to its left can be believed.
+/// address, in whatever bytes, ends the search, since nothing to its left can be believed.
 pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     let mut client = peer;
     let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
-    let entries = lines.iter().rev().filter_map(|line| line.to_str().ok());
-    let entries = entries.flat_map(|line| line.rsplit(','));
-    for entry in entries.filter(|e| !e.trim().is_empty()).take(MOST_HOPS) {
+    let lines = lines.iter().rev().map(|line| line.as_bytes());
+    let entries = lines.flat_map(|line| line.rsplit(|b| *b == b','));
+    let entries = entries.map(<[u8]>::trim_ascii).filter(|e| !e.is_empty());
+    for entry in entries.take(MOST_HOPS) {
         if !is_trusted(client) {
             break;
         }
-        match address(entry.trim()) {
+        match std::str::from_utf8(entry).ok().and_then(address) {
             Some(ip) => client = ip,
             None => break,
         }
@@ -425,6 +437,7 @@ mod tests {
                 peer_text: text,
                 trusted,
                 scheme: "https",
+                host: None,
             },
             true,
         );
@@ -439,6 +452,7 @@ mod tests {
             ("forwarded", "for=9.9.9.9"),
             ("x-real-ip", "9.9.9.9"),
         ]);
+        drop_claims(&mut headers);
         hop(
             false,
             "192.0.2.1",
@@ -502,6 +516,17 @@ mod tests {
         let outsider = "3.3.3.3".parse().expect("an address");
         let headers = map(&[("x-forwarded-for", "9.9.9.9")]);
         assert_eq!(client_address(&headers, outsider, &trusted), outsider);
+        for (right, expected) in [
+            (&b"\xff, 7.7.7.7"[..], "7.7.7.7"),
+            (b"\xff, 10.0.0.2", "10.0.0.2"),
+            (b"7.7.7.7, \xff", "10.0.0.1"),
+        ] {
+            let mut headers = map(&[("x-forwarded-for", "6.6.6.6")]);
+            let right = HeaderValue::from_bytes(right).expect("a field value");
+            headers.append(X_FORWARDED_FOR, right);
+            let client = client_address(&headers, peer, &trusted).to_string();
+            assert_eq!(client, expected, "what is no text ends the search");
+        }
     }
 
     #[test]

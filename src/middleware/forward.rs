@@ -113,6 +113,7 @@ impl<S> Forward<S> {
                 peer_text,
                 trusted,
                 scheme: conn.scheme(),
+                host: exchange.asked_host(),
             };
             hop::set_forwarded(headers, hop, has(Field::Claim));
         }

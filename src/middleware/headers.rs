@@ -2,8 +2,9 @@
 //!
 //! Stands above `rescue`'s callers and below `observe`, so that response edits reach answers of
 //! our own making too, and request edits are seen by every policy below. Each side is removed
-//! first, then set, then added. Framing and hop-by-hop fields cannot be edited: they are made anew
-//! on each hop.
+//! first, then set, then added. What is made anew on each hop cannot be edited: framing, hop-by-hop
+//! and forwarding fields, and what only Weir says. Such an edit would do nothing, or a client could
+//! undo it by sending a field of that kind.
 //!
 //! ```toml
 //! headers = { request = { set = { x-via-weir = "1" } }, response = { remove = ["server"] } }
@@ -23,7 +24,7 @@ use tower::{Layer, Service};
 
 use crate::error::GatewayError;
 use crate::files::{FileRef, Files, Text};
-use crate::message::{Request, Response};
+use crate::message::{Request, Response, hop};
 use crate::problem::{Located, Problem, Problems};
 
 /// What a route changes in the fields of requests and responses.
@@ -57,8 +58,8 @@ impl HeadersConfig {
 
     /// Compiles the edits; every bad name and value is a problem at its place.
     pub fn layer(&self, files: &Files, problems: &mut Problems) -> HeadersLayer {
-        let request = Edits::compile(&self.request, files, problems);
-        let response = Edits::compile(&self.response, files, problems);
+        let request = Edits::compile(&self.request, Side::Request, files, problems);
+        let response = Edits::compile(&self.response, Side::Response, files, problems);
         HeadersLayer(Arc::new(Both { request, response }))
     }
 }
@@ -77,18 +78,19 @@ struct Edits {
 }
 
 impl Edits {
-    fn compile(config: &HeaderEdits, files: &Files, problems: &mut Problems) -> Self {
+    fn compile(config: &HeaderEdits, side: Side, files: &Files, problems: &mut Problems) -> Self {
         let pairs = |map: &BTreeMap<Located<String>, Text>, problems: &mut Problems| {
-            let pair = |(n, text): (&Located<String>, &Text)| pair(n, text, files, problems);
+            let pair = |(n, text): (&Located<String>, &Text)| pair(n, side, text, files, problems);
             map.iter().filter_map(pair).collect()
         };
+        set_once(&config.set, problems);
         Edits {
             set: pairs(&config.set, problems),
             add: pairs(&config.add, problems),
             remove: config
                 .remove
                 .iter()
-                .filter_map(|n| name(n, problems))
+                .filter_map(|n| name(n, side, problems))
                 .collect(),
         }
     }
@@ -106,13 +108,26 @@ impl Edits {
     }
 }
 
+/// Two spellings of one name are one field, and only one of the values would be in it.
+fn set_once(set: &BTreeMap<Located<String>, Text>, problems: &mut Problems) {
+    let mut seen: BTreeMap<String, &Located<String>> = BTreeMap::new();
+    for name in set.keys() {
+        if let Some(first) = seen.insert(name.to_ascii_lowercase(), name) {
+            let message = format!("\"{}\" is set twice", name.value);
+            let problem = Problem::at(&name.span, message);
+            problems.push(problem.also(&first.span, "also here, in another spelling"));
+        }
+    }
+}
+
 fn pair(
     written: &Located<String>,
+    side: Side,
     text: &Text,
     files: &Files,
     problems: &mut Problems,
 ) -> Option<(HeaderName, HeaderValue)> {
-    let name = name(written, problems);
+    let name = name(written, side, problems);
     let bytes = text.resolve(files, problems)?;
     match HeaderValue::from_maybe_shared(bytes) {
         Ok(value) => Some((name?, value)),
@@ -127,32 +142,50 @@ fn pair(
     }
 }
 
-fn name(written: &Located<String>, problems: &mut Problems) -> Option<HeaderName> {
+/// Which way the edited message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Request,
+    Response,
+}
+
+fn name(written: &Located<String>, side: Side, problems: &mut Problems) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(written.value.as_bytes()) else {
         let message = format!("\"{}\" is not a header name", written.value);
         problems.push(Problem::at(&written.span, message));
         return None;
     };
-    let made_by_weir = [
-        header::CONNECTION,
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::TE,
-        header::TRAILER,
-        header::HOST,
-    ];
-    if made_by_weir.contains(&name) {
-        let message = format!("\"{name}\" is made by Weir on each hop and cannot be edited");
-        let problem = Problem::at(&written.span, message);
-        problems.push(if name == header::HOST {
-            problem.help("use rewrite = { host = \"...\" }")
-        } else {
-            problem
-        });
-        return None;
+    if !made_by_weir(&name, side) {
+        return Some(name);
     }
-    Some(name)
+    let message = format!("\"{name}\" is made by Weir on each hop and cannot be edited");
+    let problem = Problem::at(&written.span, message);
+    problems.push(if name == header::HOST {
+        problem.help("use rewrite = { host = \"...\" }")
+    } else {
+        problem
+    });
+    None
+}
+
+/// Whether an edit of this field would do nothing, or not always.
+fn made_by_weir(name: &HeaderName, side: Side) -> bool {
+    let text = name.as_str();
+    let of_this_side: &[&str] = match side {
+        Side::Request => &[
+            "expect",
+            "forwarded",
+            "via",
+            "x-forwarded-for",
+            "x-forwarded-host",
+        ],
+        Side::Response => &["x-request-id"],
+    };
+    hop::is_hop(text)
+        || hop::is_look_alike(text)
+        || (side == Side::Request && hop::is_ours(text))
+        || [header::CONTENT_LENGTH, header::HOST].contains(name)
+        || of_this_side.contains(&text)
 }
 
 /// Edits fields on the way up and back.
@@ -273,6 +306,73 @@ mod tests {
         assert_eq!(response.headers()["x-b"], "2");
         assert_eq!(response.headers().get_all("set-cookie").iter().count(), 2);
         assert!(!response.headers().contains_key("server"));
+    }
+
+    #[test]
+    fn what_is_made_on_each_hop_cannot_be_edited_and_the_rest_can() {
+        let refused = |text: &str| {
+            let mut problems = Problems::new();
+            config(text).layer(&Files::default(), &mut problems);
+            problems.len()
+        };
+        let both = [
+            "te",
+            "proxy-authorization",
+            "proxy-connection",
+            "client_cert",
+            "content-length",
+        ];
+        let up = [
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "forwarded",
+            "via",
+            "expect",
+            "weir-degraded",
+        ];
+        for (side, names) in [
+            ("request", &both[..]),
+            ("request", &up),
+            ("response", &both),
+        ] {
+            for name in names {
+                assert_eq!(
+                    refused(&format!("{side} = {{ set = {{ {name} = '1' }} }}")),
+                    1,
+                    "{name}"
+                );
+                assert_eq!(
+                    refused(&format!("{side} = {{ remove = ['{name}'] }}")),
+                    1,
+                    "{name}"
+                );
+            }
+        }
+        assert_eq!(refused("response = { remove = ['x-request-id'] }"), 1);
+        assert_eq!(
+            refused("response = { remove = ['via', 'weir-degraded', 'server'] }"),
+            0
+        );
+        for name in [
+            "x-forwarded-proto",
+            "x-forwarded-prefix",
+            "x-real-ip",
+            "client-cert",
+        ] {
+            assert_eq!(
+                refused(&format!("request = {{ set = {{ {name} = '1' }} }}")),
+                0,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_field_is_not_set_twice_in_two_spellings() {
+        let mut problems = Problems::new();
+        let edits = "request = { set = { X-A = '1', x-a = '2', x-b = '3' } }";
+        config(edits).layer(&Files::default(), &mut problems);
+        assert_eq!(problems.len(), 1);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Send the client elsewhere: `redirect = { to = "/new/*", status = 308 }`.
 //!
 //! A `*` at the end of `to` takes what the route's own `*` matched, in its canonical form, and the
-//! query goes along. Nothing is decoded into Location: what is percent-encoded stays so, and what
-//! would begin another host (`//`) cannot come out of a canonical path. Never fails.
+//! query goes along. Nothing is decoded into Location: what is percent-encoded stays so, what would
+//! begin another host (`//`) cannot come out of a canonical path, and what would go on with one (a
+//! `*` right behind it) is refused in the config. Never fails.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::problem::{Located, Problem, Problems};
 #[serde(deny_unknown_fields)]
 pub struct RedirectConfig {
     /// A path or an absolute http(s) URL. A `*` at its end takes what the route's own `*` matched.
-    /// A `{host}` in a URL takes the host the client asked for, without its port.
+    /// A `{host}` in a URL, once, takes the host the client asked for, without its port.
     pub to: Located<String>,
     /// 301, 302, 303, 307 or 308 (default): the last two keep the method.
     #[serde(default = "permanent")]
@@ -58,6 +59,10 @@ impl RedirectConfig {
             problems.push(problem.help("a path such as \"/new/*\", or an http or https URL"));
             return None;
         }
+        if let Some((message, help)) = trap(to, rest && absolute) {
+            problems.push(Problem::at(&self.to.span, message).help(help));
+            return None;
+        }
         if rest && prefix.is_none() {
             let message = "a \"*\" here needs a route whose path ends in \"/*\"";
             problems.push(Problem::at(&self.to.span, message));
@@ -76,6 +81,22 @@ impl RedirectConfig {
             strip,
         })))
     }
+}
+
+/// What would send clients elsewhere than it seems, and what to write instead. `open`: the rest of
+/// the client's path follows an absolute URL.
+fn trap(to: &str, open: bool) -> Option<(&'static str, &'static str)> {
+    let behind_scheme = to.split_once("://").map_or(to, |(_, rest)| rest);
+    if open && !behind_scheme.contains('/') {
+        let message = "the client's path would go on with the host: anybody could choose it";
+        return Some((message, "put a \"/\" between host and \"*\""));
+    }
+    if to.contains('#') {
+        let message = "the query is put behind the target, and would be part of its fragment";
+        return Some((message, "leave out what begins with \"#\""));
+    }
+    let twice = to.matches("{host}").count() > 1;
+    twice.then_some(("only one {host} is filled in", "name the other host itself"))
 }
 
 #[derive(Debug, Clone)]
@@ -188,8 +209,23 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_may_stand_in_the_query_of_another_host() {
+        assert_eq!(
+            location(
+                "https://b.test/hello?from=*",
+                Some("/old/"),
+                "/old/@evil.test"
+            ),
+            "https://b.test/hello?from=@evil.test"
+        );
+    }
+
+    #[test]
     fn what_is_no_target_is_a_problem() {
-        for to in ["", "new", "//evil.test/", "ftp://a/", "/a*b", "/a b"] {
+        let open = ["https://a.test*", "http://{host}*", "https://a.test?x=*"];
+        let odd = ["https://a.test/#x", "/a#x", "https://{host}/{host}/"];
+        let none = ["", "new", "//evil.test/", "ftp://a/", "/a*b", "/a b"];
+        for to in none.into_iter().chain(open).chain(odd) {
             let config = RedirectConfig {
                 to: Located::unstated(to.into()),
                 status: permanent(),

@@ -3,18 +3,23 @@
 //!
 //! Stands under the router and every policy, which see the client's canonical path. The prefix is
 //! replaced on a segment boundary only; a path without it passes as it is. The result is canonical
-//! again, since both parts are.
+//! again, since both parts are; one too long to be a URI is refused. The client's Host stays known
+//! to the exchange, for the forwarding fields.
 
+use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::future::Either;
+use http::Uri;
 use http::header::{HOST, HeaderValue};
 use http::uri::PathAndQuery;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::{Layer, Service};
 
-use crate::message::{Request, target};
+use crate::error::{GatewayError, Reason};
+use crate::message::{Request, exchange, target};
 use crate::problem::{Located, Problem, Problems};
 
 /// What is changed in path and host before the upstream sees them.
@@ -68,24 +73,28 @@ struct Rules {
 }
 
 impl Rules {
-    fn apply(&self, request: &mut Request) {
+    /// Fails only where the new path and query are too long for a URI.
+    fn apply(&self, request: &mut Request) -> Result<(), Reason> {
         if let Some(host) = &self.host {
-            request.headers_mut().insert(HOST, host.clone());
+            let asked = request.headers_mut().insert(HOST, host.clone());
+            if let Some((exchange, asked)) = exchange::of(request).zip(asked) {
+                exchange.keep_host(asked);
+            }
         }
-        if let Some(path) = self
-            .path
-            .as_ref()
-            .and_then(|(from, to)| replace(request, from, to))
-        {
-            let mut parts = std::mem::take(request.uri_mut()).into_parts();
-            parts.path_and_query = Some(path);
-            *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or_default();
-        }
+        let rewritten = self.path.as_ref();
+        let Some(text) = rewritten.and_then(|(from, to)| replace(request, from, to)) else {
+            return Ok(());
+        };
+        let path = PathAndQuery::try_from(text).map_err(|_| Reason::UriTooLong)?;
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.path_and_query = Some(path);
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Reason::UriTooLong)?;
+        Ok(())
     }
 }
 
 /// The new path and query; `None` where the prefix does not stand before a segment boundary.
-fn replace(request: &Request, from: &str, to: &str) -> Option<PathAndQuery> {
+fn replace(request: &Request, from: &str, to: &str) -> Option<String> {
     let rest = request.uri().path().strip_prefix(from)?;
     if !(rest.is_empty() || rest.starts_with('/')) {
         return None;
@@ -98,7 +107,7 @@ fn replace(request: &Request, from: &str, to: &str) -> Option<PathAndQuery> {
         path.push('?');
         path.push_str(query);
     }
-    path.parse().ok()
+    Some(path)
 }
 
 /// Rewrites path and host on the way up.
@@ -107,8 +116,11 @@ pub struct RewriteLayer(Arc<Rules>);
 
 impl RewriteLayer {
     /// What it makes of a request.
-    pub fn apply(&self, request: &mut Request) {
-        self.0.apply(request);
+    ///
+    /// # Errors
+    /// [`Reason::UriTooLong`] where that is no URI any more.
+    pub fn apply(&self, request: &mut Request) -> Result<(), Reason> {
+        self.0.apply(request)
     }
 
     /// The same rules behind an `Arc` of this worker's own.
@@ -135,25 +147,29 @@ pub struct Rewrite<S> {
     rules: Arc<Rules>,
 }
 
-impl<S: Service<Request>> Service<Request> for Rewrite<S> {
+impl<S: Service<Request, Error = GatewayError>> Service<Request> for Rewrite<S> {
     type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+    type Error = GatewayError;
+    type Future = Either<S::Future, Ready<Result<S::Response, GatewayError>>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), GatewayError>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request) -> S::Future {
-        self.rules.apply(&mut request);
-        self.inner.call(request)
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        match self.rules.apply(&mut request) {
+            Ok(()) => Either::Left(self.inner.call(request)),
+            Err(reason) => Either::Right(ready(Err(reason.into()))),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tower::ServiceExt;
+
     use super::*;
-    use crate::message::Body;
+    use crate::message::{Body, Response};
 
     fn rewritten(config: &str, uri: &str) -> (String, String) {
         let config: RewriteConfig = toml::from_str(config).expect("a rewrite section");
@@ -162,7 +178,7 @@ mod tests {
         assert!(problems.is_empty());
         let request = http::Request::builder().uri(uri).header("host", "a.test");
         let mut request = request.body(Body::empty()).expect("a request");
-        layer.0.apply(&mut request);
+        layer.0.apply(&mut request).expect("it fits");
         let host = request.headers()["host"].to_str().expect("text").to_owned();
         (request.uri().to_string(), host)
     }
@@ -183,5 +199,23 @@ mod tests {
         assert_eq!(rewritten("prefix = '/api'\nwith = '/'", "/api").0, "/");
         assert_eq!(rewritten("prefix = '/api'\nwith = '/'", "/api/x").0, "/x");
         assert_eq!(rewritten("prefix = '/'\nwith = '/v1'", "/x").0, "/v1/x");
+    }
+
+    #[tokio::test]
+    async fn a_path_that_becomes_too_long_is_refused_and_not_passed_as_it_was() {
+        let config = "prefix = '/p'\nwith = '/tenants/public'";
+        let config: RewriteConfig = toml::from_str(config).expect("a rewrite section");
+        let inner = tower::service_fn(|_: Request| async {
+            Ok::<_, GatewayError>(Response::new(Body::empty()))
+        });
+        let rewrite = config.layer(&mut Problems::new()).layer(inner);
+        let ask = |length: usize| {
+            let uri = format!("/p/secret?{}", "a".repeat(length));
+            let request = http::Request::builder().uri(uri).body(Body::empty());
+            rewrite.clone().oneshot(request.expect("a request"))
+        };
+        assert!(ask(60_000).await.is_ok());
+        let error = ask(65_515).await.expect_err("too long");
+        assert_eq!(error.reason(), Reason::UriTooLong);
     }
 }

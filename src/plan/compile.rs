@@ -14,6 +14,7 @@ use super::listener::ListenerPlan;
 use super::route::{Context, RoutePlan};
 use super::router::Router;
 use super::{Plan, ServerPlan};
+use crate::config::load::Invalid;
 use crate::config::{Loaded, ServerConfig};
 use crate::problem::Problems;
 use crate::telemetry::handles::Metrics;
@@ -53,6 +54,18 @@ pub fn compile(
         none,
         loaded,
     })
+}
+
+/// All that is wrong with a config that did not load: also what compiling its sound parts shows.
+/// Whoever refuses a config tells this, so that `check`, a start and a reload say the same.
+pub fn all_faults(mut invalid: Invalid) -> Invalid {
+    if let Some(salvage) = invalid.salvage.take() {
+        let compiled = compile(Arc::new(*salvage), None, &Metrics::new(1));
+        invalid
+            .problems
+            .extend(compiled.err().into_iter().flatten());
+    }
+    invalid
 }
 
 fn server(config: &ServerConfig) -> ServerPlan {

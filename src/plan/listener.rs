@@ -1,15 +1,14 @@
-//! A listener, compiled: address, protocols, limits within their ranges, TLS.
+//! A listener, compiled: address, protocols, limits, TLS.
 //!
-//! No I/O: sockets are bound by `server` once the whole plan is good.
+//! That values are in their ranges is `config/check`'s to say, so that it is said once. No I/O: sockets are bound by `server` once the whole plan is good.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{LimitsConfig, ListenerConfig, ListenerProtocol};
 use crate::files::Files;
-use crate::problem::{Located, Problem, Problems};
+use crate::problem::{Located, Problems};
 use crate::telemetry::handles::ListenerMetrics;
 
 pub use super::tls::{ClientRoots, TlsPlan};
@@ -60,11 +59,7 @@ impl ListenerPlan {
         problems: &mut Problems,
     ) -> Option<ListenerPlan> {
         let before = problems.len();
-        let address = address(&config.address, problems);
-        let (http1, h2) = protocols(config, problems);
-        let limits = Limits::compile(&config.limits, problems);
-        let max_connections = config.max_connections.as_ref();
-        let max_connections = max_connections.map(|cap| within(cap, 1..=u32::MAX, problems));
+        let (http1, h2) = protocols(config);
         let tls = config.tls.as_ref().map(|section| {
             let previous = previous.and_then(|p| p.tls.as_ref());
             TlsPlan::compile(section, alpn(http1, h2), files, previous, problems)
@@ -74,37 +69,24 @@ impl ListenerPlan {
         }
         Some(ListenerPlan {
             name: name.value.as_str().into(),
-            address: address?,
+            // one that does not parse is `config/check`'s to report
+            address: config.address.value.parse().ok()?,
             http1,
             h2,
             proxy_protocol: config.proxy_protocol,
-            max_connections,
-            limits,
+            max_connections: config.max_connections.as_ref().map(|cap| cap.value),
+            limits: Limits::compile(&config.limits),
             tls: tls.flatten(),
             metrics,
         })
     }
 }
 
-fn address(written: &Located<String>, problems: &mut Problems) -> Option<SocketAddr> {
-    let parsed = written.value.parse();
-    if parsed.is_err() {
-        let message = format!("\"{}\" is not ip:port", written.value);
-        let help = "such as \"0.0.0.0:8080\" or \"[::]:8080\"";
-        problems.push(Problem::at(&written.span, message).help(help));
-    }
-    parsed.ok()
-}
-
 /// HTTP/1 and HTTP/2, each spoken or not.
-fn protocols(config: &ListenerConfig, problems: &mut Problems) -> (bool, bool) {
+fn protocols(config: &ListenerConfig) -> (bool, bool) {
     let Some(written) = &config.protocols else {
         return (true, config.tls.is_some());
     };
-    if written.value.is_empty() {
-        let message = "a listener speaks \"http1\", \"h2\" or both";
-        problems.push(Problem::at(&written.span, message));
-    }
     let speaks = |protocol| written.value.contains(&protocol);
     (
         speaks(ListenerProtocol::Http1),
@@ -119,51 +101,23 @@ fn alpn(http1: bool, h2: bool) -> Vec<Vec<u8>> {
 }
 
 impl Limits {
-    fn compile(config: &LimitsConfig, problems: &mut Problems) -> Limits {
-        let mut time = |key: &Located<crate::units::Time>| {
-            let range = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
-            if !range.contains(&key.value.0) {
-                let message = "must be from \"1ms\" to \"24h\"";
-                problems.push(Problem::at(&key.span, message));
-            }
-            key.value.0
-        };
-        let header_timeout = time(&config.header_timeout);
-        let idle_timeout = time(&config.idle_timeout);
-        let body_idle_timeout = time(&config.body_idle_timeout);
-        let write_timeout = time(&config.write_timeout);
-        if !(1 << 10..=1 << 20).contains(&config.header_bytes.value.0) {
-            let message = "must be from \"1KiB\" to \"1MiB\"";
-            problems.push(Problem::at(&config.header_bytes.span, message));
-        }
+    fn compile(config: &LimitsConfig) -> Limits {
         Limits {
-            headers: usize::from(within(&config.headers, 1..=10_000, problems)),
+            headers: usize::from(config.headers.value),
             header_bytes: config.header_bytes.value.bytes(),
-            header_timeout,
-            idle_timeout,
-            body_idle_timeout,
-            write_timeout,
-            streams: within(&config.streams, 1..=10_000, problems),
+            header_timeout: config.header_timeout.value.0,
+            idle_timeout: config.idle_timeout.value.0,
+            body_idle_timeout: config.body_idle_timeout.value.0,
+            write_timeout: config.write_timeout.value.0,
+            streams: config.streams.value,
         }
     }
-}
-
-fn within<T>(key: &Located<T>, range: RangeInclusive<T>, problems: &mut Problems) -> T
-where
-    T: Copy + PartialOrd + std::fmt::Display,
-{
-    if !range.contains(&key.value) {
-        let message = format!("must be from {} to {}", range.start(), range.end());
-        problems.push(Problem::at(&key.span, message));
-    }
-    key.value
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::telemetry::handles::Metrics;
-    use crate::units::{Size, Time};
 
     fn compile(change: impl FnOnce(&mut ListenerConfig)) -> Result<ListenerPlan, usize> {
         let mut config = ListenerConfig {
@@ -196,19 +150,5 @@ mod tests {
         let h2 = vec![ListenerProtocol::H2];
         let plan = compile(|c| c.protocols = Some(Located::unstated(h2))).expect("a good section");
         assert_eq!((plan.http1, plan.h2), (false, true));
-    }
-
-    #[test]
-    fn every_value_out_of_its_range_is_a_problem_of_its_own() {
-        let problems = compile(|c| {
-            c.address.value = "localhost".into();
-            c.protocols = Some(Located::unstated(Vec::new()));
-            c.max_connections = Some(Located::unstated(0));
-            c.limits.headers.value = 0;
-            c.limits.header_bytes.value = Size(1023);
-            c.limits.header_timeout.value = Time(Duration::ZERO);
-            c.limits.streams.value = 0;
-        });
-        assert_eq!(problems.err(), Some(7));
     }
 }

@@ -22,6 +22,7 @@ pub mod stack;
 pub mod tls;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +69,13 @@ pub struct ServerPlan {
     pub drain_delay: Duration,
     /// Closing to giving up.
     pub drain_timeout: Duration,
+}
+
+impl ServerPlan {
+    /// Whether the forwarding fields of a peer at `address` are believed.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&address))
+    }
 }
 
 /// The plan in force.

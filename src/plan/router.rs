@@ -48,6 +48,7 @@ struct Candidate {
     rules: Rules,
 }
 
+/// In canonical order, so that equal rules are equal however they are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rules {
     methods: Vec<Method>,
@@ -223,11 +224,13 @@ impl Rules {
         if methods.contains(&Method::GET) && !methods.contains(&Method::HEAD) {
             methods.push(Method::HEAD);
         }
+        methods.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        methods.dedup();
         let headers = config.headers.iter().filter_map(|(name, value)| {
             let parsed = HeaderName::from_bytes(name.value.as_bytes());
             let value = any(value).map(|v| HeaderValue::from_str(&v)).transpose();
             match (parsed, value) {
-                (Ok(name), Ok(value)) => Some((name, value)),
+                (Ok(header), Ok(value)) => Some((name, header, value)),
                 _ => {
                     let message = format!("\"{}\" is not a header that can be matched", name.value);
                     problems.push(Problem::at(&name.span, message));
@@ -235,7 +238,17 @@ impl Rules {
                 }
             }
         });
-        let headers = headers.collect();
+        let mut headers: Vec<_> = headers.collect();
+        headers.sort_by(|(_, a, _), (_, b, _)| a.as_str().cmp(b.as_str()));
+        for twice in headers.windows(2).filter(|two| two[0].1 == two[1].1) {
+            let message = format!("the header \"{}\" is matched twice", twice[1].1);
+            let problem = Problem::at(&twice[1].0.span, message);
+            problems.push(problem.also(&twice[0].0.span, "also here"));
+        }
+        let headers = headers
+            .into_iter()
+            .map(|(_, name, value)| (name, value))
+            .collect();
         let query = config
             .query
             .iter()

@@ -169,3 +169,24 @@ fn ten_thousand_routes_are_told_apart() {
         );
     }
 }
+
+#[test]
+fn rules_that_are_only_written_differently_are_the_same() {
+    let twins = [
+        ("methods = ['GET', 'POST']", "methods = ['POST', 'GET']"),
+        ("methods = ['GET', 'GET']", "methods = ['GET']"),
+        ("methods = ['GET', 'HEAD']", "methods = ['GET']"),
+        (
+            "headers = { X-C = '1', b = '2' }",
+            "headers = { x-c = '1', b = '2' }",
+        ),
+    ];
+    for (one, other) in twins {
+        let (_, problems, _) = router(&[("one", one), ("other", other)]);
+        assert_eq!(problems.len(), 1, "{one} and {other}");
+    }
+    let (_, problems, _) = router(&[("one", "headers = { X-A = '1', x-a = '2' }")]);
+    assert_eq!(problems.len(), 1);
+    let (_, problems, _) = router(&[("one", "methods = ['GET']"), ("two", "methods = ['POST']")]);
+    assert!(problems.is_empty());
+}

@@ -70,10 +70,10 @@ impl TlsPlan {
         previous: Option<&Arc<TlsPlan>>,
         problems: &mut Problems,
     ) -> Option<Arc<TlsPlan>> {
-        let read: Option<Vec<Bytes>> = section
-            .files()
-            .map(|file| files.get(file, problems))
-            .collect();
+        // all of them, before the first that is missing ends it
+        let read = section.files().map(|file| files.get(file, problems));
+        let read: Vec<Option<Bytes>> = read.collect();
+        let read: Option<Vec<Bytes>> = read.into_iter().collect();
         let made_of = Source {
             section: section.clone(),
             files: read?,
@@ -83,11 +83,6 @@ impl TlsPlan {
             && previous.made_of == made_of
         {
             return Some(previous.clone());
-        }
-        if section.certificates.value.is_empty() {
-            let message = "TLS needs at least one certificate";
-            problems.push(Problem::at(&section.certificates.span, message));
-            return None;
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let certificates = section.certificates.value.iter();
@@ -430,10 +425,5 @@ mod tests {
             broken.insert(path.to_owned(), Ok(content));
             assert_eq!(compile(&section, &broken, None).err(), Some(1), "{path}");
         }
-        let none = ListenerTlsConfig {
-            certificates: Located::unstated(Vec::new()),
-            client_auth: None,
-        };
-        assert_eq!(compile(&none, &files, None).err(), Some(1));
     }
 }

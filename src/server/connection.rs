@@ -31,6 +31,7 @@ use super::io::{ClientIo, Inspect};
 use super::pulse::Pulse;
 use super::service::Counted;
 use super::slot::Slot;
+use super::socket::{Socket, Taken};
 use super::streams::Streams;
 use super::worker::Worker;
 use super::{proxy_protocol, tls};
@@ -79,8 +80,7 @@ impl Place {
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {
-        let plan = self.worker.view().plan.clone();
-        plan.server.trusted.iter().any(|net| net.contains(&peer))
+        self.worker.view().plan.server.trusts(peer)
     }
 
     /// What is spoken where the client did not say.
@@ -106,7 +106,7 @@ pub(super) async fn serve(accepted: Accepted) {
     };
     let Some(tls) = place.plan.tls.clone() else {
         if let Ok((version, ahead)) = detect(&mut stream, &place, deadline).await {
-            speak(stream, version, ahead, conn, place).await;
+            speak(Socket::new(stream), version, ahead, conn, place).await;
         }
         return;
     };
@@ -150,9 +150,12 @@ async fn handshake(
     tls: &TlsPlan,
     place: &Place,
     deadline: Instant,
-) -> io::Result<(TlsStream<TcpStream>, TlsFacts)> {
+) -> io::Result<(TlsStream<Socket<TcpStream>>, TlsFacts)> {
     let started = clock::now();
-    let shaken = within(deadline, tls::accept(tls, stream, &place.handshakes));
+    let shaken = within(
+        deadline,
+        tls::accept(tls, Socket::new(stream), &place.handshakes),
+    );
     let cells = place.cells();
     let shaken = shaken.await;
     let shaken = shaken.inspect_err(|_| cells.refused[Refused::Tls as usize].inc())?;
@@ -189,7 +192,7 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>)
 /// HTTP, from the first byte to the last.
 async fn speak<S>(stream: S, version: Version, ahead: Bytes, conn: Conn, place: Place)
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Taken + Send + Unpin + 'static,
 {
     let limits = place.plan.limits;
     let pulse = Arc::new(Pulse::new(&limits, version == Version::H2));
@@ -248,15 +251,15 @@ where
         }
         End::Done(Ok(())) => pulse.release(),
         End::Done(Err(error)) => count(&error, version, cells),
-        End::Due if pulse.in_head() => cells.violations[Violation::Stall as usize].inc(),
-        End::Due => {}
-        End::Cut => {
+        End::Due { stalled: true } => cells.violations[Violation::Stall as usize].inc(),
+        End::Due { stalled: false } => {}
+        End::Cut { unfinished } => {
             let cut = &worker
                 .metrics
                 .worker
                 .of(worker.index)
                 .drain_aborted_requests;
-            cut.add(u64::from(pulse.open()));
+            cut.add(u64::from(unfinished));
         }
     }
 }
@@ -294,10 +297,10 @@ fn http2(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
 enum End {
     /// hyper ended it.
     Done(hyper::Result<()>),
-    /// Nothing came in time.
-    Due,
-    /// The drain deadline passed.
-    Cut,
+    /// Nothing came in time. `stalled`: in the middle of a request head or of an answer.
+    Due { stalled: bool },
+    /// The drain deadline passed, with so many requests whose answers had not left.
+    Cut { unfinished: u32 },
 }
 
 /// Drives hyper to its end and keeps the connection's one timer. `finish` tells hyper to end: at
@@ -331,11 +334,13 @@ where
             cx.waker().wake_by_ref();
         }
         if pulse.closing() && aborting.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(End::Cut);
+            let unfinished = pulse.unfinished();
+            return Poll::Ready(End::Cut { unfinished });
         }
         while alarm.poll(pulse, cx).is_ready() {
             if pulse.in_head() || alarm.last_call() {
-                return Poll::Ready(End::Due);
+                let stalled = pulse.in_head() || pulse.holds();
+                return Poll::Ready(End::Due { stalled });
             }
             finish(hyper.as_mut());
             cx.waker().wake_by_ref();
@@ -349,7 +354,8 @@ where
 struct Alarm {
     timer: Pin<Box<Sleep>>,
     armed: Instant,
-    /// hyper was told to finish; it has until the timer fires again.
+    /// hyper was told to finish; it has until the timer fires again, unless something has come
+    /// meanwhile: after GOAWAY a client may still send what it had sent already.
     finishing: bool,
 }
 
@@ -376,9 +382,10 @@ impl Alarm {
                 self.arm(due);
             }
             ready!(self.timer.as_mut().poll(cx));
-            if due <= clock::now() || self.finishing {
+            if due <= clock::now() {
                 return Poll::Ready(());
             }
+            self.finishing = false;
             self.arm(due);
         }
     }

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 
 use super::admit::{self, Refused};
 use super::guard::Verdict;
+use super::trust::Trust;
 use super::worker::{View, Worker};
 use crate::clock;
 use crate::error::{GatewayError, Reason};
@@ -33,7 +34,7 @@ const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH
 pub struct Dispatch {
     worker: Arc<Worker>,
     listener: Arc<ListenerPlan>,
-    conn: Arc<Conn>,
+    conn: Trust,
     /// What the guard found in the bytes, on HTTP/1.
     verdict: Option<Arc<Verdict>>,
     /// Requests so far on this connection.
@@ -57,22 +58,20 @@ impl Dispatch {
         Dispatch {
             worker,
             listener,
-            conn,
+            conn: Trust::new(conn),
             verdict,
             requests: AtomicU64::new(0),
         }
     }
 
-    fn way(&self, parts: &mut Parts, sketch: Sketch, view: &View) -> Way {
+    fn way(&self, parts: &mut Parts, sketch: Sketch, conn: &Conn, view: &View) -> Way {
         match self
             .check()
-            .and_then(|()| admit::admit(parts, sketch, &self.conn, &self.listener))
+            .and_then(|()| admit::admit(parts, sketch, conn, &self.listener))
         {
             Ok(_) if parts.uri.path() == "*" => refused(None, Some(ALLOW)),
             Ok(host) => {
-                if sketch.has(Field::Hop) {
-                    hop::strip_named(&mut parts.headers);
-                }
+                disbelieve(parts, sketch, conn);
                 route(parts, &host, view)
             }
             Err((reason, violation)) => {
@@ -95,20 +94,38 @@ impl Dispatch {
         found.map_or(Ok(()), |(violation, reason)| Err((reason, violation)))
     }
 
-    fn exchange(&self, parts: &Parts, sketch: Sketch, view: &View, way: &Way) -> Exchange {
-        let peer = self.conn.peer.ip();
-        let client = match self.conn.trusted && sketch.has(Field::Claim) {
+    fn exchange(
+        &self,
+        parts: &Parts,
+        sketch: Sketch,
+        conn: &Arc<Conn>,
+        view: &View,
+        way: &Way,
+    ) -> Exchange {
+        let peer = conn.peer.ip();
+        let client = match conn.trusted && sketch.has(Field::Claim) {
             true => hop::client_address(&parts.headers, peer, &view.plan.server.trusted),
             false => peer,
         };
-        let kept = self.conn.trusted && sketch.has(Field::RequestId);
+        let kept = conn.trusted && sketch.has(Field::RequestId);
         let chance = &self.worker.chance;
         let id = request_id::accept_or_mint(&parts.headers, kept, chance, clock::wall());
         let timeout = match way {
             Way::Route(route) => view.plan.routes[*route].timeout,
             Way::Refused(_) => view.plan.none.timeout,
         };
-        Exchange::new(self.conn.clone(), clock::now(), client, id, sketch, timeout)
+        Exchange::new(conn.clone(), clock::now(), client, id, sketch, timeout)
+    }
+}
+
+/// Takes off what this client has no say in, before a route or a policy looks at it.
+fn disbelieve(parts: &mut Parts, sketch: Sketch, conn: &Conn) {
+    if sketch.has(Field::Hop) {
+        hop::strip_named(&mut parts.headers);
+        hop::drop_look_alikes(&mut parts.headers);
+    }
+    if sketch.has(Field::Claim) && !conn.trusted {
+        hop::drop_claims(&mut parts.headers);
     }
 }
 
@@ -146,8 +163,9 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
         let view = self.worker.view();
         let (mut parts, body) = request.into_parts();
         let sketch = Sketch::of(&parts.headers);
-        let way = self.way(&mut parts, sketch, &view);
-        let exchange = self.exchange(&parts, sketch, &view, &way);
+        let conn = self.conn.under(&view.plan);
+        let way = self.way(&mut parts, sketch, conn, &view);
+        let exchange = self.exchange(&parts, sketch, conn, &view, &way);
         parts.extensions.insert(Arc::new(exchange));
         if !body.is_end_stream() {
             parts

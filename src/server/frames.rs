@@ -22,7 +22,8 @@ const CONTINUATION: u8 = 0x9;
 const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
-/// Resets a connection may send before they are measured against its requests.
+/// Resets a connection may send in a [`PERIOD`] before they are measured against its requests. A
+/// client that lives for days and cancels most of what it asks, watches say, is none that floods.
 const RESETS: u64 = 100;
 /// Control and empty frames allowed in a [`PERIOD`] beside those that come with requests and data.
 const IDLE_FRAMES: u64 = 1_000;
@@ -51,8 +52,9 @@ pub(super) struct Frames {
     stream: u32,
     requests: u64,
     resets: u64,
-    /// Frames that did nothing, less what requests and data have earned, and since when.
+    /// Frames that did nothing, less what requests and data have earned.
     idle: u64,
+    /// Since when these three are counted.
     since: Instant,
     leaves: bool,
 }
@@ -178,7 +180,7 @@ impl Frames {
     fn budgets(&mut self) -> io::Result<()> {
         let spent = if self.continuations > CONTINUATIONS {
             "too many CONTINUATION frames"
-        } else if self.resets > RESETS && self.resets * 2 > self.requests {
+        } else if self.resets > RESETS && self.resets * 2 > self.requests && !self.begins_anew() {
             "too many resets"
         } else if self.idle > IDLE_FRAMES && !self.begins_anew() {
             "too many frames without use"
@@ -193,7 +195,7 @@ impl Frames {
         let now = clock::now();
         let calm = now.duration_since(self.since) >= PERIOD;
         if calm {
-            (self.idle, self.since) = (0, now);
+            (self.requests, self.resets, self.idle, self.since) = (0, 0, 0, now);
         }
         calm
     }
@@ -282,6 +284,26 @@ mod tests {
             .take_while(|n| frames.inspect(&trailed(*n)).is_ok())
             .count();
         assert_eq!(survived, 100, "trailers are no request");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_lives_long_may_cancel_all_it_asks_a_few_times_a_second() {
+        let asked = |n: u32| {
+            let open = on_stream(frame(HEADERS, END_HEADERS, 1), 2 * n + 1);
+            [open, frame(RST_STREAM, 0, 4)].concat()
+        };
+        let mut frames = greeted();
+        for n in 0..5_000 {
+            frames.inspect(&asked(n)).expect("8 in a second");
+            tokio::time::advance(Duration::from_millis(125)).await;
+        }
+        let mut frames = greeted();
+        let mut survived = 0;
+        while frames.inspect(&asked(survived)).is_ok() {
+            survived += 1;
+            tokio::time::advance(Duration::from_millis(50)).await;
+        }
+        assert_eq!(survived, 100, "20 in a second");
     }
 
     #[test]

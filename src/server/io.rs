@@ -21,12 +21,13 @@ use super::frames::Frames;
 use super::guard::Guard;
 use super::pulse::Pulse;
 use super::slot::Slot;
+use super::socket::Taken;
 use crate::clock;
 use crate::gather;
 use crate::telemetry::handles::Violation;
 
 /// What a stalled client must take of each answer within `write_timeout` not to be cut.
-const LEAST_PROGRESS: usize = 1024;
+const LEAST_PROGRESS: u64 = 1024;
 /// How long the rest of a refused request is read, so that the refusal is not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -59,7 +60,8 @@ pub(super) struct ClientIo<S> {
 struct Stall {
     timer: Pin<Box<Sleep>>,
     waiting: bool,
-    progress: usize,
+    /// What the socket had taken when the timer began.
+    taken: u64,
 }
 
 impl<S> ClientIo<S> {
@@ -152,23 +154,19 @@ impl<S> ClientIo<S> {
             Inspect::Frames(_) => Violation::H2,
         });
     }
+}
 
-    /// After a write: starts or stops the stall timer, and cuts a client that takes too little.
+impl<S: Taken> ClientIo<S> {
+    /// After a write: starts the stall timer where it waits.
     fn wrote(
         &mut self,
         cx: &mut Context<'_>,
         outcome: Poll<io::Result<usize>>,
-        whole: usize,
     ) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Ok(n)) => {
-                self.pulse.block(false);
                 if let Inspect::Frames(frames) = &mut self.inspect {
                     frames.wrote(n);
-                }
-                if let Some(stall) = &mut self.stall {
-                    stall.progress += n;
-                    stall.waiting &= n < whole;
                 }
                 Poll::Ready(Ok(n))
             }
@@ -177,24 +175,34 @@ impl<S> ClientIo<S> {
         }
     }
 
+    /// All that was written has left: nothing waits.
+    fn flushed(&mut self) {
+        self.pulse.block(false);
+        if let Some(stall) = &mut self.stall {
+            stall.waiting = false;
+        }
+    }
+
+    /// Output waits: cuts a client that takes too little of it.
     fn stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let wait = self.write_timeout;
-        let least = LEAST_PROGRESS * self.pulse.open().max(1) as usize;
+        let (wait, taken) = (self.write_timeout, self.stream.taken());
+        let least = LEAST_PROGRESS * u64::from(self.pulse.open().max(1));
         self.pulse.block(true);
         let stall = self.stall.get_or_insert_with(|| Stall {
             timer: Box::pin(tokio::time::sleep(wait)),
             waiting: true,
-            progress: 0,
+            taken,
         });
         let mut again = !std::mem::replace(&mut stall.waiting, true);
         loop {
             if again {
-                stall.progress = 0;
+                stall.taken = taken;
                 let until = tokio::time::Instant::from_std(clock::now() + wait);
                 stall.timer.as_mut().reset(until);
             }
             ready!(stall.timer.as_mut().poll(cx));
-            if stall.progress < least {
+            if taken - stall.taken < least {
+                self.pulse.blame(Violation::Stall);
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             again = true;
@@ -237,10 +245,12 @@ impl<S: AsyncRead + Unpin> ClientIo<S> {
                 },
             }
         }
-        if let Some(timer) = &mut self.linger {
-            ready!(timer.as_mut().poll(cx));
+        if let Some(timer) = &mut self.linger
+            && timer.as_mut().poll(cx).is_ready()
+        {
             return Poll::Ready(Ok(()));
         }
+        // there may be more to read, and nobody was told to wait for it
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -286,14 +296,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+impl<S: AsyncRead + AsyncWrite + Taken + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(cx, outcome, buf.len())
+        self.wrote(cx, outcome)
     }
 
     fn poll_write_vectored(
@@ -302,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = gather::poll_write(Pin::new(&mut self.stream), cx, bufs);
-        self.wrote(cx, outcome, bufs.iter().map(|b| b.len()).sum())
+        self.wrote(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -312,7 +322,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_flush(cx) {
             Poll::Pending => self.stalled(cx),
-            ready => ready,
+            ready => {
+                self.flushed();
+                ready
+            }
         }
     }
 
@@ -343,7 +356,8 @@ mod tests {
     use super::*;
     use crate::config::LimitsConfig;
     use crate::plan::listener::Limits;
-    use crate::server::slot::Counts;
+    use crate::server::slot::{Counts, Seat};
+    use crate::server::socket::Socket;
     use crate::telemetry::handles::Metrics;
 
     const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -361,21 +375,20 @@ mod tests {
         }
     }
 
-    fn pair() -> (ClientIo<DuplexStream>, DuplexStream) {
+    fn pair() -> (ClientIo<Socket<DuplexStream>>, DuplexStream) {
         let (near, far) = tokio::io::duplex(4096);
+        (over(near), far)
+    }
+
+    fn over(near: DuplexStream) -> ClientIo<Socket<DuplexStream>> {
+        let near = Socket::new(near);
         let metrics = Arc::new(Metrics::new(1));
         let cells = metrics.listener("web");
-        let slot = Slot::take(
-            0,
-            Arc::new(Counts::new(1)),
-            Arc::new(AtomicU32::new(0)),
-            metrics,
-            cells,
-        );
+        let seat = Seat::take(0, Arc::new(Counts::new(1)), Arc::new(AtomicU32::new(0)));
+        let slot = Slot::new(seat, metrics, cells);
         let pulse = Arc::new(Pulse::new(&limits(), false));
         let inspect = Inspect::Heads(Guard::new(1 << 16));
-        let io = ClientIo::new(near, Bytes::new(), inspect, pulse, WRITE_TIMEOUT, slot);
-        (io, far)
+        ClientIo::new(near, Bytes::new(), inspect, pulse, WRITE_TIMEOUT, slot)
     }
 
     #[tokio::test(start_paused = true)]
@@ -385,6 +398,7 @@ mod tests {
         let cut = io.write_all(&[0; 8192]).await.expect_err("nobody reads");
         assert_eq!(cut.kind(), io::ErrorKind::TimedOut);
         assert_eq!(clock::now() - begun, WRITE_TIMEOUT);
+        assert_eq!(io.pulse.blamed(), Some(Violation::Stall));
         let (mut io, mut far) = pair();
         let drip = async {
             while far.read_u8().await.is_ok() {
@@ -427,5 +441,26 @@ mod tests {
         let (mut io, _far) = pair();
         io.shutdown().await.expect("it closes");
         assert_eq!(clock::now() - begun, LINGER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_a_refused_client_sends_within_the_second_is_read() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut io = over(near);
+        far.write_all(b"POST / HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n")
+            .await
+            .expect("room");
+        let read = io.read(&mut [0; 100]).await.expect("a head");
+        assert!(read > 0);
+        let begun = clock::now();
+        let sent = async {
+            far.write_all(&[0; 5 << 20]).await.expect("it is read");
+            let taken = clock::now() - begun;
+            drop(far);
+            taken
+        };
+        let (closed, taken) = tokio::join!(io.shutdown(), sent);
+        closed.expect("it closes");
+        assert_eq!(taken, Duration::ZERO, "nothing waits for the timer");
     }
 }

@@ -12,15 +12,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use rustix::process::{Resource, getrlimit};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::error::SendError;
 
 use super::connection::{self, Accepted, Place};
 use super::drain::{Phase, Signal};
-use super::slot::Slot;
+use super::slot::{Seat, Slot};
+use super::socket::UNSENT;
 use super::thread::{Fresh, Local, Order};
 use crate::clock;
 use crate::plan::listener::ListenerPlan;
@@ -117,6 +120,8 @@ impl AcceptLoop {
         current.unwrap_or_else(|| self.first.clone())
     }
 
+    /// Two workers may find the last place at the same moment: the caps can be passed by one
+    /// connection for each further worker.
     fn is_full(&self) -> bool {
         let plan = self.local.worker.view().plan.clone();
         let own = plan.listeners.get(&self.first.name);
@@ -124,15 +129,21 @@ impl AcceptLoop {
         self.local.counts.total() >= plan.server.max_connections || self.open.load(Relaxed) >= cap
     }
 
-    /// Waits until there is room below the caps.
+    /// Waits until there is room below the caps. Each pause in which a client waits counts.
     async fn room(&self) {
-        if !self.is_full() {
-            return;
-        }
-        self.count(Refused::Cap);
         while self.is_full() {
+            if self.has_waiting() {
+                self.count(Refused::Cap);
+            }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Whether a client is in the queue; the kernel is asked and does not wait.
+    fn has_waiting(&self) -> bool {
+        let mut queue = [PollFd::new(&self.socket, PollFlags::IN)];
+        let at_once = Timespec::default();
+        matches!(rustix::event::poll(&mut queue, Some(&at_once)), Ok(1..))
     }
 
     /// Waits until clients may take descriptors again.
@@ -157,26 +168,39 @@ impl AcceptLoop {
     fn place(&self, stream: TcpStream, peer: SocketAddr) {
         let own = self.local.worker.index;
         self.local.worker.metrics.worker.of(own).accepts.inc();
-        let plan = self.plan();
-        let open = self.open.clone();
         let target = match self.signal.phase() {
             Phase::Closing | Phase::Aborting => own,
             _ => self.local.counts.place(own),
         };
         if target == own {
-            return serve(&self.local, plan, open, self.signal.clone(), stream, peer);
+            return self.keep(stream, peer);
         }
         let Ok(stream) = stream.into_std() else {
             return;
         };
         let fresh = Fresh {
-            plan,
-            open,
+            plan: self.plan(),
             stream,
             peer,
+            seat: self.seat(target),
         };
-        // a worker that is gone is the end of the process, and so of this client
-        self.local.peers[target].send(Order::Serve(fresh)).ok();
+        // a peer that has ended before this worker heard of the end
+        if let Err(SendError(Order::Serve(fresh))) =
+            self.local.peers[target].send(Order::Serve(fresh))
+            && let Ok(stream) = TcpStream::from_std(fresh.stream)
+        {
+            self.keep(stream, peer);
+        }
+    }
+
+    fn keep(&self, stream: TcpStream, peer: SocketAddr) {
+        let seat = self.seat(self.local.worker.index);
+        let signal = self.signal.clone();
+        serve(&self.local, self.plan(), seat, signal, stream, peer);
+    }
+
+    fn seat(&self, worker: usize) -> Seat {
+        Seat::take(worker, self.local.counts.clone(), self.open.clone())
     }
 }
 
@@ -184,19 +208,13 @@ impl AcceptLoop {
 pub(super) fn serve(
     local: &Local,
     plan: Arc<ListenerPlan>,
-    open: Arc<AtomicU32>,
+    seat: Seat,
     signal: Signal,
     stream: TcpStream,
     peer: SocketAddr,
 ) {
     prepare(&stream, &plan);
-    let slot = Slot::take(
-        local.worker.index,
-        local.counts.clone(),
-        open,
-        local.worker.metrics.clone(),
-        plan.metrics.clone(),
-    );
+    let slot = Slot::new(seat, local.worker.metrics.clone(), plan.metrics.clone());
     let place = Place {
         plan,
         worker: local.worker.clone(),
@@ -214,9 +232,11 @@ pub(super) fn serve(
 /// Socket options. They are worth having and not worth losing a client for.
 fn prepare(stream: &TcpStream, plan: &ListenerPlan) {
     let timeout = (plan.limits.write_timeout + USER_TIMEOUT_SLACK).min(LONGEST_USER_TIMEOUT);
+    let socket = SockRef::from(stream);
     let set = stream
         .set_nodelay(true)
-        .and_then(|()| SockRef::from(stream).set_tcp_user_timeout(Some(timeout)));
+        .and_then(|()| socket.set_tcp_user_timeout(Some(timeout)))
+        .and_then(|()| socket.set_tcp_notsent_lowat(UNSENT));
     if let Err(error) = set {
         tracing::debug!(%error, "socket option not set");
     }

@@ -8,9 +8,10 @@
 //! * `thread`, `worker`: a worker's thread, and its world
 //! * `bind`, `listener`, `slot`: sockets, accepting, counting
 //! * `connection`: one client, over `proxy_protocol`, `tls`, `detect`, then hyper over `io`
+//! * `socket`: what the kernel has taken of an answer
 //! * `guard`, `frames`, `pulse`, `service`: what the IO shows and notes: strict HTTP/1 heads, HTTP/2
 //!   budgets, times, open requests
-//! * `dispatch`, `admit`: one request, and whether it is one
+//! * `dispatch`, `admit`, `trust`: one request, whether it is one, and whom it is believed
 //! * `tunnels`: upgraded connections
 //! * `drain`, `signals`: how it ends
 
@@ -29,11 +30,13 @@ mod pulse;
 mod service;
 pub mod signals;
 mod slot;
+mod socket;
 mod streams;
 #[cfg(test)]
 mod tests;
 mod thread;
 mod tls;
+mod trust;
 pub mod tunnels;
 pub mod worker;
 

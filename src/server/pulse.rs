@@ -3,7 +3,8 @@
 //! The IO notes when a request head begins and ends, the service how many requests are open; the
 //! connection's task asks [`Pulse::due`] for the moment at which it must be closed. So a
 //! connection has one timer that is moved only when it fires or an earlier moment appears, and a
-//! request registers none. All of it runs on one worker; the atomics are there so that types stay
+//! request registers none. While an answer is on its way out, though its request has ended, nothing
+//! is idle: hyper and h2 hold bytes that the client has not taken. All of it runs on one worker; the atomics are there so that types stay
 //! `Send`, and are never contended.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -33,12 +34,15 @@ pub(super) struct Pulse {
     multiplexed: bool,
     header_timeout: Duration,
     idle_timeout: Duration,
+    write_timeout: Duration,
     open: AtomicU32,
+    /// Pieces of answers that HTTP/2 holds.
+    held: AtomicU32,
     /// Requests that have ended.
     ended: AtomicU64,
     /// The client has said something whole: a request, or the HTTP/2 preface.
     greeted: AtomicBool,
-    /// Nanoseconds since `opened` when the last request ended.
+    /// Nanoseconds since `opened` when the last request ended, or the last of its answer left.
     idle_since: AtomicU64,
     /// When the unfinished head began; 0: there is none.
     head_since: AtomicU64,
@@ -47,7 +51,7 @@ pub(super) struct Pulse {
     released: AtomicBool,
     /// One more than the number of the rule that the client broke; 0: none.
     blamed: AtomicU8,
-    /// The socket takes no more for the moment.
+    /// Output waits for the socket.
     blocked: AtomicBool,
     /// A [`Piece`] and one; 0: no body was polled.
     piece: AtomicU8,
@@ -61,7 +65,9 @@ impl Pulse {
             multiplexed,
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
+            write_timeout: limits.write_timeout,
             open: AtomicU32::new(0),
+            held: AtomicU32::new(0),
             ended: AtomicU64::new(0),
             greeted: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
@@ -106,9 +112,36 @@ impl Pulse {
         let open = self.open.load(Relaxed).saturating_sub(1);
         self.open.store(open, Relaxed);
         self.ended.store(self.ended() + 1, Relaxed);
-        if open == 0 {
+        self.rest();
+    }
+
+    /// Idling begins now, if nothing is open.
+    fn rest(&self) {
+        if self.open() == 0 {
             self.idle_since.store(self.elapsed(), Relaxed);
         }
+    }
+
+    /// HTTP/2 has been given a piece of an answer.
+    pub(super) fn hold(&self) {
+        self.held.store(self.held.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// A piece has left, or was thrown away with its stream.
+    pub(super) fn let_go(&self) {
+        let held = self.held.load(Relaxed).saturating_sub(1);
+        self.held.store(held, Relaxed);
+        self.rest();
+    }
+
+    /// Whether HTTP/2 holds a piece of an answer.
+    pub(super) fn holds(&self) -> bool {
+        self.held.load(Relaxed) > 0
+    }
+
+    /// Requests that are open; one at least where something of an answer has not left yet.
+    pub(super) fn unfinished(&self) -> u32 {
+        self.open().max(u32::from(self.blocked() || self.holds()))
     }
 
     /// Requests begun and not ended.
@@ -152,12 +185,15 @@ impl Pulse {
         Violation::ALL.get(number).map(|(violation, _)| *violation)
     }
 
-    /// After each write: whether the socket takes no more for the moment.
+    /// Output waits for the socket (true), or all of it has left (false).
     pub(super) fn block(&self, blocked: bool) {
-        self.blocked.store(blocked, Relaxed);
+        if self.blocked() != blocked {
+            self.blocked.store(blocked, Relaxed);
+            self.rest();
+        }
     }
 
-    /// Whether the last write had to wait.
+    /// Whether output waits for the socket.
     pub(super) fn blocked(&self) -> bool {
         self.blocked.load(Relaxed)
     }
@@ -182,18 +218,21 @@ impl Pulse {
     }
 
     /// When the connection must be closed if nothing happens until then; `None` while requests
-    /// are open, which have limits of their own.
+    /// are open or output waits for the socket, which have limits of their own.
     pub(super) fn due(&self) -> Option<Instant> {
         let head = self.head_since.load(Relaxed);
         let idle = self.idle_since.load(Relaxed);
         let at =
             |nanos: u64, wait: Duration| Some(self.opened + Duration::from_nanos(nanos) + wait);
-        if self.open() > 0 {
+        if self.open() > 0 || self.blocked() {
             return if self.multiplexed && head != 0 {
                 at(head, self.header_timeout)
             } else {
                 None
             };
+        }
+        if self.holds() && head == 0 {
+            return at(idle, self.write_timeout);
         }
         if head != 0 {
             let begun = if self.multiplexed {
@@ -220,6 +259,7 @@ mod tests {
 
     const HEADER: Duration = Duration::from_secs(10);
     const IDLE: Duration = Duration::from_secs(60);
+    const WRITE: Duration = Duration::from_secs(30);
 
     fn pulse(multiplexed: bool) -> Pulse {
         let limits = Limits {
@@ -228,7 +268,7 @@ mod tests {
             header_timeout: HEADER,
             idle_timeout: IDLE,
             body_idle_timeout: IDLE,
-            write_timeout: IDLE,
+            write_timeout: WRITE,
             streams: 1,
         };
         Pulse::new(&limits, multiplexed)
@@ -285,6 +325,37 @@ mod tests {
         pass(5).await;
         pulse.end();
         assert_eq!(due_in(&pulse), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_still_on_its_way_out_is_not_idle() {
+        let pulse = pulse(false);
+        pulse.begin();
+        pulse.block(true);
+        pulse.end();
+        pulse.close();
+        assert_eq!(due_in(&pulse), None, "`io` has a limit for that");
+        assert_eq!(pulse.unfinished(), 1);
+        pass(100).await;
+        pulse.block(false);
+        assert_eq!(due_in(&pulse), Some(1), "it has just ended");
+        assert_eq!(pulse.unfinished(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_that_waits_for_a_window_is_due_when_none_leaves_for_the_write_timeout() {
+        let pulse = pulse(true);
+        pulse.begin();
+        pulse.hold();
+        pulse.hold();
+        pulse.end();
+        pass(20).await;
+        assert_eq!(due_in(&pulse), Some(WRITE.as_secs() - 20));
+        pulse.let_go();
+        assert_eq!(due_in(&pulse), Some(WRITE.as_secs()));
+        assert_eq!(pulse.unfinished(), 1);
+        pulse.let_go();
+        assert_eq!(due_in(&pulse), Some(60));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,14 +3,15 @@
 //! The body is wrapped, not boxed: its end (or drop) is the end of the request. Where the
 //! connection is to close, an HTTP/1 answer says so before hyper closes it. On HTTP/2 hyper is
 //! given a body in pieces, since it buffers the last one whole beside the stream's window, and
-//! since `streams` measures by them whether a client goes on.
+//! since `streams` measures by them whether a client goes on; the pulse knows how many pieces have
+//! not left yet, since the window may be closed when the request has ended.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -119,14 +120,54 @@ pin_project! {
     }
 }
 
+/// Bytes on their way to the client. Whoever writes them drops it when they are written.
+pub(super) struct Chunk {
+    bytes: Bytes,
+    _hold: Option<Hold>,
+}
+
+/// HTTP/2 holds a piece.
+struct Hold(Arc<Pulse>);
+
+impl Hold {
+    fn new(pulse: &Arc<Pulse>) -> Self {
+        pulse.hold();
+        Hold(pulse.clone())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.let_go();
+    }
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.bytes.copy_to_bytes(length)
+    }
+}
+
 impl HttpBody for CountedBody {
-    type Data = Bytes;
+    type Data = Chunk;
     type Error = <Body as HttpBody>::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<Chunk>, Self::Error>>> {
         let this = self.project();
         let outcome = if this.rest.is_empty() {
             this.body.poll_frame(cx)
@@ -139,7 +180,13 @@ impl HttpBody for CountedBody {
                 .note(if given { Piece::Given } else { Piece::Awaited });
         }
         let most = *this.most;
-        outcome.map_ok(|frame| frame.map_data(|data| first(data, most, this.rest)))
+        let holder = this.open.as_ref().filter(|_| most == PIECE);
+        outcome.map_ok(|frame| {
+            frame.map_data(|data| Chunk {
+                bytes: first(data, most, this.rest),
+                _hold: holder.map(|open| Hold::new(&open.0)),
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {

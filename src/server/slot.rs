@@ -2,8 +2,10 @@
 //!
 //! The caps (`server.max_connections`, a listener's own) hold over all workers, so their counts
 //! are shared atomics, touched once when a connection comes and once when it goes, never by a
-//! request. The counts by worker let a fresh socket go to the worker with the fewest. A [`Slot`]
-//! lives inside the connection's IO and so counts a tunnel, too, until its last byte.
+//! request. The counts by worker let a fresh socket go to the worker with the fewest. They are
+//! taken by the worker that accepts ([`Seat`]), before the socket goes to another, so that one on
+//! its way counts. A [`Slot`] lives inside the connection's IO and so counts a tunnel, too, until
+//! its last byte.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -48,45 +50,67 @@ impl Counts {
     }
 }
 
-/// The place of one open connection. Must be dropped on the worker that took it.
+/// What a connection takes of the caps, from accept on. Taken and dropped on any worker.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct Seat {
     counts: Arc<Counts>,
     listener: Arc<AtomicU32>,
-    metrics: Arc<Metrics>,
-    cells: Arc<ListenerMetrics>,
     worker: usize,
 }
 
-impl Slot {
-    /// Counts a connection in.
-    pub(super) fn take(
-        worker: usize,
-        counts: Arc<Counts>,
-        listener: Arc<AtomicU32>,
-        metrics: Arc<Metrics>,
-        cells: Arc<ListenerMetrics>,
-    ) -> Self {
+impl Seat {
+    /// Counts a connection of `listener` in that `worker` is to serve.
+    pub(super) fn take(worker: usize, counts: Arc<Counts>, listener: Arc<AtomicU32>) -> Self {
         counts.total.fetch_add(1, Relaxed);
         counts.workers[worker].fetch_add(1, Relaxed);
         listener.fetch_add(1, Relaxed);
+        Seat {
+            counts,
+            listener,
+            worker,
+        }
+    }
+
+    /// The count that tells the listener from others of its name.
+    pub(super) fn listener(&self) -> &Arc<AtomicU32> {
+        &self.listener
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.counts.total.fetch_sub(1, Relaxed);
+        self.counts.workers[self.worker].fetch_sub(1, Relaxed);
+        self.listener.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The place of one open connection. Must be made and dropped on the worker that serves it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    metrics: Arc<Metrics>,
+    cells: Arc<ListenerMetrics>,
+    worker: usize,
+    _seat: Seat,
+}
+
+impl Slot {
+    /// Shows a connection in the metrics.
+    pub(super) fn new(seat: Seat, metrics: Arc<Metrics>, cells: Arc<ListenerMetrics>) -> Self {
+        let worker = seat.worker;
         metrics.worker.of(worker).connections.inc();
         cells.of(worker).connections.inc();
         Slot {
-            counts,
-            listener,
             metrics,
             cells,
             worker,
+            _seat: seat,
         }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.counts.total.fetch_sub(1, Relaxed);
-        self.counts.workers[self.worker].fetch_sub(1, Relaxed);
-        self.listener.fetch_sub(1, Relaxed);
         self.metrics.worker.of(self.worker).connections.dec();
         self.cells.of(self.worker).connections.dec();
     }
@@ -119,13 +143,10 @@ mod tests {
         let metrics = Arc::new(Metrics::new(2));
         let cells = metrics.listener("web");
         let listener = Arc::new(AtomicU32::new(0));
-        let slot = Slot::take(
-            1,
-            counts.clone(),
-            listener.clone(),
-            metrics.clone(),
-            cells.clone(),
-        );
+        let seat = Seat::take(1, counts.clone(), listener.clone());
+        assert_eq!((counts.total(), counts.of(1), counts.of(0)), (1, 1, 0));
+        assert_eq!(cells.of(1).connections.get(), 0, "it is on its way");
+        let slot = Slot::new(seat, metrics.clone(), cells.clone());
         assert_eq!((counts.total(), counts.of(1), counts.of(0)), (1, 1, 0));
         assert_eq!(cells.of(1).connections.get(), 1);
         drop(slot);

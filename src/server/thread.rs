@@ -17,16 +17,20 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::drain::{self, Phase, Signal, Switch};
 use super::listener::{self, AcceptLoop};
-use super::slot::Counts;
+use super::slot::{Counts, Seat};
 use super::tls::HANDSHAKES;
 use super::worker::Worker;
 use crate::clock;
 use crate::plan::listener::ListenerPlan;
+use crate::telemetry::access::AccessLog;
 
 /// How often a worker looks at its clock.
 const TICK: Duration = Duration::from_secs(1);
 /// How often a closing worker looks whether its last connection is gone.
 const LOOK: Duration = Duration::from_millis(20);
+/// What the access log gets to take the last lines: less than `server` waits for a worker that
+/// cuts.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// What connections get to count themselves and close once they are cut.
 const CUT: Duration = Duration::from_millis(100);
 
@@ -51,9 +55,9 @@ pub(super) enum Order {
 /// An accepted socket on its way to another worker.
 pub(super) struct Fresh {
     pub(super) plan: Arc<ListenerPlan>,
-    pub(super) open: Arc<AtomicU32>,
     pub(super) stream: std::net::TcpStream,
     pub(super) peer: SocketAddr,
+    pub(super) seat: Seat,
 }
 
 /// A worker's word to the control thread.
@@ -116,13 +120,18 @@ pub(super) fn spawn(start: Start) -> io::Result<std::thread::JoinHandle<()>> {
                 words: start.words.clone(),
                 as_told: false,
             };
-            runtime.block_on(live(start));
+            let access = runtime.block_on(live(start));
+            // requests that are cut here are logged, too
             runtime.shutdown_background();
+            if let Some(access) = access {
+                access.close(LAST_LINES);
+            }
             watchman.as_told = true;
         })
 }
 
-async fn live(start: Start) {
+/// Serves until the end. What is logged later than that is in the access log's handle.
+async fn live(start: Start) -> Option<AccessLog> {
     let (switch, signal) = drain::channel();
     let worker = Arc::new((start.build)(start.index, signal.clone()));
     let local = Arc::new(Local {
@@ -136,27 +145,40 @@ async fn live(start: Start) {
         switch,
         listeners: BTreeMap::new(),
     };
+    let access = worker.access();
     let mut orders = start.orders;
     let mut beat = std::pin::pin!(heartbeat(&worker));
-    let mut end = std::pin::pin!(ended(floor.local.clone(), signal));
+    let mut end = std::pin::pin!(ended(floor.local.clone(), signal.clone()));
     loop {
         tokio::select! {
             order = orders.recv() => match order {
                 Some(order) => floor.obey(order),
-                None => return,
+                None => return access,
             },
             () = &mut beat => {}
-            () = &mut end => return,
+            () = &mut end => break,
         }
     }
+    // What a peer has sent meanwhile is served still; what comes later, the peer serves itself.
+    orders.close();
+    while let Some(order) = orders.recv().await {
+        floor.obey(order);
+    }
+    emptied(&floor.local, &signal).await;
+    access
 }
 
 /// Resolves when a closing worker has no connection left, or was told to abort.
 async fn ended(local: Arc<Local>, signal: Signal) {
     signal.clone().reached(Phase::Closing).await;
-    let left = || local.counts.of(local.worker.index);
     // accept loops empty their queues first
     tokio::time::sleep(LOOK).await;
+    emptied(&local, &signal).await;
+}
+
+/// Resolves when the worker has no connection left, or was told to abort.
+async fn emptied(local: &Local, signal: &Signal) {
+    let left = || local.counts.of(local.worker.index);
     while left() > 0 && signal.phase() < Phase::Aborting {
         tokio::time::sleep(LOOK).await;
     }
@@ -251,14 +273,15 @@ impl Floor {
             return;
         };
         let open = self.listeners.get(&fresh.plan.name);
-        let signal = match open.filter(|open| Arc::ptr_eq(&open.count, &fresh.open)) {
+        let same = |open: &&Open| Arc::ptr_eq(&open.count, fresh.seat.listener());
+        let signal = match open.filter(same) {
             Some(open) => open.switch.signal(),
             None => self.closing(),
         };
         listener::serve(
             &self.local,
             fresh.plan,
-            fresh.open,
+            fresh.seat,
             signal,
             stream,
             fresh.peer,

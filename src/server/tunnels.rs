@@ -58,8 +58,9 @@ impl Tunnels for LocalTunnels {
             let Ok((client, upstream)) = tokio::try_join!(client, upstream) else {
                 return;
             };
-            let listener = metrics.listener(&exchange.conn.listener);
-            listener.of(worker).tunnels.inc();
+            if let Some(listener) = metrics.known_listener(&exchange.conn.listener) {
+                listener.of(worker).tunnels.inc();
+            }
             let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
             tokio::select! {
                 // Either end may break off at any time: that is how tunnels end.

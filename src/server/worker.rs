@@ -17,6 +17,7 @@ use crate::plan::listener::ListenerPlan;
 use crate::plan::route::RoutePlan;
 use crate::plan::stack::{self, Kit, Stack};
 use crate::plan::{Plan, PlanCache, SharedPlan};
+use crate::telemetry::access::AccessLog;
 use crate::telemetry::handles::Metrics;
 use crate::upstream::WorkerPools;
 
@@ -52,6 +53,7 @@ impl Worker {
     /// With what it lends to its stacks, over the plan that all share.
     pub fn new(kit: Kit, shared: SharedPlan) -> Self {
         let view = View::new(shared.load(), None);
+        sees(&kit.metrics, kit.worker, &view.plan);
         Worker {
             index: kit.worker,
             pools: kit.pools.clone(),
@@ -71,9 +73,7 @@ impl Worker {
         let plan = sight.cache.load();
         if !Arc::ptr_eq(plan, &sight.view.plan) {
             sight.view = Arc::new(View::new(plan.clone(), Some(&sight.view)));
-            let generation = i64::try_from(plan.generation).unwrap_or(i64::MAX);
-            let cells = self.metrics.worker.of(self.index);
-            cells.config_generation.set(generation);
+            sees(&self.metrics, self.index, &sight.view.plan);
         }
         sight.view.clone()
     }
@@ -102,6 +102,11 @@ impl Worker {
         drop(self.view());
     }
 
+    /// This worker's handle of the access log, if there is one.
+    pub fn access(&self) -> Option<AccessLog> {
+        self.kit.access.clone()
+    }
+
     /// Housekeeping, about once a second.
     pub fn every_second(&self, now: Instant) {
         let view = self.view();
@@ -111,6 +116,12 @@ impl Worker {
             access.flush();
         }
     }
+}
+
+/// A worker goes by this plan from now on.
+fn sees(metrics: &Metrics, worker: usize, plan: &Plan) {
+    let generation = i64::try_from(plan.generation).unwrap_or(i64::MAX);
+    metrics.worker.of(worker).config_generation.set(generation);
 }
 
 impl View {

@@ -392,6 +392,11 @@ impl Metrics {
         })
     }
 
+    /// The numbers of a listener, if a plan still has it; a name that is gone does not come back.
+    pub fn known_listener(&self, name: &str) -> Option<Arc<ListenerMetrics>> {
+        self.listeners.lock().get(name).cloned()
+    }
+
     /// Forgets names that no plan has any more.
     pub fn retain(
         &self,
@@ -454,6 +459,17 @@ mod tests {
             counts,
             [("200".into(), 1), ("2xx".into(), 1), ("5xx".into(), 1)]
         );
+    }
+
+    #[test]
+    fn a_listener_that_is_forgotten_does_not_come_back_by_being_asked_for() {
+        let metrics = Metrics::new(1);
+        assert!(metrics.known_listener("web").is_none());
+        metrics.listener("web");
+        assert!(metrics.known_listener("web").is_some());
+        metrics.retain(|_| true, |_| true, |_| false);
+        assert!(metrics.known_listener("web").is_none());
+        assert_eq!(metrics.listeners().len(), 0);
     }
 
     #[test]

@@ -128,7 +128,7 @@ metrics! {
     CONNECTIONS_TOTAL Counter "weir_connections_total" ["listener" "protocol"]
         "Client connections by protocol."
     CONNECTIONS_REFUSED Counter "weir_connections_refused_total" ["listener" "reason"]
-        "Client connections refused before their first request."
+        "Client connections refused before their first request; for cap and descriptors, pauses in accepting."
     PROTOCOL_VIOLATIONS Counter "weir_protocol_violations_total" ["listener" "kind"]
         "Rules of HTTP that clients broke, by rule."
     TLS_HANDSHAKE Histogram "weir_tls_handshake_seconds" ["listener"]

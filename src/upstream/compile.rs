@@ -122,7 +122,10 @@ fn check(config: &UpstreamConfig, problems: &mut Problems) {
         at_least("base", &eject.base, Duration::from_millis(1), problems);
     }
     if let Some(retry) = config.retry.on() {
-        within("attempts", &retry.attempts, 1, 10, problems);
+        if !(1..=10).contains(&retry.attempts.value) {
+            let problem = Problem::at(&retry.attempts.span, "`attempts` is from 1 to 10");
+            problems.push(problem.help("retry = false turns retries off"));
+        }
         if !(0.0..=1.0).contains(&retry.budget.value) {
             let message = "`budget` is a share: from 0 to 1";
             problems.push(Problem::at(&retry.budget.span, message));
@@ -148,9 +151,10 @@ fn check_health(config: &UpstreamConfig, problems: &mut Problems) {
     within("rise", &health.rise, 1, 1000, problems);
     within("fall", &health.fall, 1, 1000, problems);
     let path = &health.path;
-    if !path.value.starts_with('/') || path.value.parse::<http::Uri>().is_err() {
-        let message = "`path` is a path that begins with \"/\"";
-        problems.push(Problem::at(&path.span, message));
+    let visible = |b: u8| b.is_ascii_graphic() && b != b'#';
+    if !path.value.starts_with('/') || !path.value.bytes().all(visible) {
+        let message = format!("\"{}\" is no path", path.value);
+        problems.push(Problem::at(&path.span, message).help("write \"/healthz\""));
     }
     if let Some(host) = &health.host
         && host.value.parse::<http::uri::Authority>().is_err()
@@ -181,23 +185,10 @@ fn within<N: Copy + Into<u64>>(
 }
 
 fn specs(config: &UpstreamConfig, zone: Option<&str>, problems: &mut Problems) -> Vec<Spec> {
-    if config.endpoints.value.is_empty() {
-        let message = "an upstream has at least one endpoint";
-        problems.push(Problem::at(&config.endpoints.span, message));
-    }
-    let mut specs: Vec<Spec> = Vec::new();
-    for endpoint in &config.endpoints.value {
-        let Some(spec) = spec(endpoint, config, zone, problems) else {
-            continue;
-        };
-        if specs.iter().any(|s| s.written == spec.written) {
-            let message = format!("\"{}\" is there twice", spec.written);
-            let twice = Problem::at(&endpoint.address.span, message);
-            problems.push(twice.help("give it a weight instead"));
-        }
-        specs.push(spec);
-    }
-    specs
+    let endpoints = config.endpoints.value.iter();
+    endpoints
+        .filter_map(|endpoint| spec(endpoint, config, zone, problems))
+        .collect()
 }
 
 fn spec(
@@ -208,12 +199,8 @@ fn spec(
 ) -> Option<Spec> {
     let address = &endpoint.address;
     within("weight", &endpoint.weight, 1, 1000, problems);
-    let Some((host, port)) = split(&address.value) else {
-        let message = format!("\"{}\" is not host:port", address.value);
-        let help = "an IPv6 address stands in brackets: \"[::1]:80\"";
-        problems.push(Problem::at(&address.span, message).help(help));
-        return None;
-    };
+    // What is wrong with one that is no address is `config/check`'s to say.
+    let (host, port) = split(&address.value)?;
     let server_name = match &config.tls {
         None => None,
         Some(tls) => {

@@ -51,11 +51,8 @@ pub(super) fn compile(
                 .ok()?
         }
         (None, None) => builder.with_no_client_auth(),
-        (Some(one), None) | (None, Some(one)) => {
-            let message = "`cert` and `key` go together";
-            problems.push(Problem::at(&one.span, message));
-            return None;
-        }
+        // one without the other is `config/check`'s to report
+        (Some(_), None) | (None, Some(_)) => return None,
     };
     tls.alpn_protocols = alpn(protocol);
     Some(Arc::new(tls))

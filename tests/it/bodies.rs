@@ -344,6 +344,22 @@ fn a53_a54_what_stands_in_the_body_of_any_method_is_a_body() {
 }
 
 #[test]
+fn the_refusal_of_a_large_body_reaches_a_client_that_first_sends_it_all() {
+    let origin = Origin::echo();
+    let config = gateway::before(origin.address, "");
+    let mut gateway = Gateway::start(&format!("{config}max_body = \"8B\"\n"));
+    let mut raw = Raw::connect(gateway.web());
+    let length = 20 << 20;
+    raw.send(format!(
+        "POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    let sent = raw.try_send(vec![b'x'; length]);
+    assert!(sent.is_ok(), "{sent:?}");
+    assert_eq!(raw.response().status(), 413);
+    gateway.assert_sound();
+}
+
+#[test]
 fn a55_the_body_of_a_request_that_is_answered_here_is_never_a_request() {
     let origin = Origin::echo();
     let gateway = Gateway::start(&format!(

@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use weir::config::load::{Invalid, load_text, load_with};
 use weir::config::{Loaded, schema};
-use weir::plan::compile::compile;
+use weir::plan::compile::{all_faults, compile};
 use weir::problem::{Problems, Sources};
 use weir::telemetry::handles::Metrics;
 
@@ -73,7 +73,7 @@ fn every_valid_file_loads() {
 fn refusal(path: &Path) -> Option<String> {
     let loaded = match load_with(path, &env) {
         Ok(loaded) => Arc::new(loaded),
-        Err(invalid) => return Some(rendered(&invalid)),
+        Err(invalid) => return Some(rendered(&all_faults(invalid))),
     };
     let problems = compile(loaded.clone(), None, &Metrics::new(1)).err()?;
     let folder = format!("{}/", root().display());
@@ -89,6 +89,15 @@ fn every_invalid_file_is_explained_in_these_words() {
         let Some(text) = refusal(&path) else {
             panic!("{} was let through", path.display());
         };
+        // what a route matches is shown at its id, where there may be another fault; and the faults
+        // of syntax are the parser's
+        let syntax = text.contains("expected `=`");
+        let other = |f: &&str| !syntax && !f.contains("match the same");
+        let faults = text.split("error: ").filter(other);
+        let mut told = BTreeSet::new();
+        for place in faults.filter_map(|f| f.lines().find(|line| line.contains("--> "))) {
+            assert!(told.insert(place.trim()), "told twice: {text}");
+        }
         expect_file(&path.with_extension("txt"), &text);
     }
 }
@@ -229,17 +238,18 @@ fn no_problem_tells_what_the_environment_fills_in() {
 
 /// All that `weir check` says of a text.
 fn problems(text: &str, dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> (Problems, Sources) {
-    let (loaded, mut problems) = match load_text("weir.toml", text, dir, env) {
-        Ok(loaded) => (loaded, Problems::new()),
-        Err(invalid) => match invalid.salvage {
-            Some(loaded) => (*loaded, invalid.problems),
-            None => return (invalid.problems, invalid.sources),
-        },
+    let loaded = match load_text("weir.toml", text, dir, env) {
+        Ok(loaded) => loaded,
+        Err(invalid) => {
+            let Invalid {
+                problems, sources, ..
+            } = all_faults(invalid);
+            return (problems, sources);
+        }
     };
     let sources = loaded.sources.clone();
     let compiled = compile(Arc::new(loaded), None, &Metrics::new(1));
-    problems.extend(compiled.err().into_iter().flatten());
-    (problems, sources)
+    (compiled.err().unwrap_or_default(), sources)
 }
 
 #[test]

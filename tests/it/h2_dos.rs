@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::harness::h2::{
-    COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS, END_STREAM, End, GOAWAY, H2, HEADERS,
+    ACK, COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS, END_STREAM, End, GOAWAY, H2, HEADERS,
     PADDED, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, request, settings,
 };
 use super::harness::origin::{echo, ok};
@@ -90,7 +90,7 @@ fn g01_g21_rapid_resets_are_cut_and_reach_the_upstream_a_few_times_only() {
 }
 
 #[test]
-fn g02_slow_resets_are_cut_by_a_budget_for_life() {
+fn g02_slow_resets_are_cut() {
     let origin = Origin::echo();
     let mut gateway = limited(&origin, "");
     let mut client = H2::connect(gateway.web());
@@ -423,6 +423,51 @@ fn g18_streams_that_say_nothing_end_by_the_body_timeout() {
     eventually("the upstream is free", || origin.open() == 0);
     assert!(origin.requests().is_empty());
     gateway.assert_sound();
+}
+
+/// A request that crosses the first GOAWAY, whose PING is answered after `wait`; the second GOAWAY
+/// takes it. Its answer.
+fn crosses_the_goaway(client: &mut H2, wait: Duration) -> End {
+    let ping = loop {
+        let frame = client.read(SOON).expect("a GOAWAY and a PING");
+        if frame.kind == PING && frame.flags & ACK == 0 {
+            break frame;
+        }
+    };
+    std::thread::sleep(wait);
+    let stream = client.open(&request("GET", "/slow", &[]), true);
+    client.frame(PING, ACK, 0, &ping.payload);
+    let last = loop {
+        let frame = client.read(SOON).expect("a second GOAWAY");
+        if frame.kind == GOAWAY {
+            break frame.payload[..4].to_vec();
+        }
+    };
+    assert_eq!(last, stream.to_be_bytes(), "it is taken");
+    client.end_of(stream)
+}
+
+#[test]
+fn a_stream_that_is_taken_after_a_goaway_is_answered_however_long_that_takes() {
+    let origin = Origin::start(|request, _| match request.target() {
+        "/slow" => Reply::After(Duration::from_millis(2_500), Box::new(echo(request))),
+        _ => echo(request),
+    });
+    let mut gateway = limited(&origin, "idle_timeout = \"1s\"");
+    let mut idle = H2::connect(gateway.web());
+    assert_eq!(idle.get("/").status(), 200);
+    let end = crosses_the_goaway(&mut idle, Duration::ZERO);
+    assert_eq!(end.status(), 200, "when idle: {end:?}");
+    assert!(
+        idle.closed_within(Duration::from_secs(1)),
+        "nothing is left"
+    );
+    let mut draining = H2::connect(gateway.web());
+    assert_eq!(draining.get("/").status(), 200);
+    gateway.signal(rustix::process::Signal::TERM);
+    let end = crosses_the_goaway(&mut draining, Duration::from_millis(1_500));
+    assert_eq!(end.status(), 200, "in a drain: {end:?}");
+    assert_eq!(gateway.exit(SOON).code(), Some(0), "{}", gateway.stderr());
 }
 
 #[test]

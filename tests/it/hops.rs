@@ -388,3 +388,98 @@ fn c11_a_stranger_cannot_claim_the_identity_of_a_certificate() {
     }
     gateway.assert_sound();
 }
+
+#[test]
+fn c05_a_stranger_does_not_choose_its_route_by_what_only_a_proxy_may_say() {
+    let origin = Origin::echo();
+    let config = format!(
+        "{}[[routes]]\nid = \"admin\"\nrespond = {{ body = \"admin\" }}\n\
+         match = {{ path = \"/admin\", headers = {{ x-ssl-client-verify = \"SUCCESS\" }} }}\n\
+         [[routes]]\nid = \"plain\"\nrespond = {{ body = \"plain\" }}\n\
+         match = {{ path = \"/admin\" }}\n",
+        gateway::before(origin.address, "")
+    );
+    let claim = "X-SSL-Client-Verify: SUCCESS\r\nConnection: close\r\n";
+    let request = get(claim).replacen("GET / ", "GET /admin ", 1);
+    let mut gateway = Gateway::start(&config);
+    assert_eq!(client::ask(gateway.web(), &request).text(), "plain");
+    gateway.assert_sound();
+    let mut gateway = Gateway::start_bare(&trusting(&config));
+    assert_eq!(client::ask(gateway.web(), &request).text(), "admin");
+    gateway.assert_sound();
+}
+
+/// The config with these lines added to its only route.
+fn edited(origin: SocketAddr, lines: &str) -> String {
+    format!("{}{lines}\n", gateway::before(origin, ""))
+}
+
+#[test]
+fn c01_a_client_strips_no_field_that_the_operator_sets() {
+    let origin = Origin::echo();
+    let set = "headers = { request = { set = { x-forwarded-prefix = \"/p\", x-real-ip = \"op\", \
+               client-cert = \"op\", x-forwarded-proto = \"https\" } } }";
+    let mut gateway = Gateway::start(&edited(origin.address, set));
+    let mut raw = Raw::connect(gateway.web());
+    for fields in [
+        "",
+        "X-Forwarded-For: 1.2.3.4\r\n",
+        "X-Forwarded-For: 1.2.3.4\r\nConnection: te, x-real-ip, client-cert, x-forwarded-prefix\r\n\
+         TE: trailers\r\nX-Real-IP: 9.9.9.9\r\nX-Forwarded-Proto: http\r\n",
+    ] {
+        origin.clear();
+        assert_eq!(raw.send(get(fields)).response().status(), 200);
+        let seen = &origin.requests()[0];
+        assert_eq!(seen.all("x-forwarded-prefix"), ["/p"], "{fields}");
+        assert_eq!(seen.all("x-real-ip"), ["op"], "{fields}");
+        assert_eq!(seen.all("client-cert"), ["op"], "{fields}");
+        assert_eq!(seen.all("x-forwarded-proto"), ["https"], "{fields}");
+        assert_eq!(seen.all("x-forwarded-for"), ["127.0.0.1"], "{fields}");
+    }
+    gateway.assert_sound();
+}
+
+#[test]
+fn c05_the_forwarded_host_is_the_one_the_client_asked_for() {
+    let origin = Origin::echo();
+    let rewrite = "rewrite = { host = \"inner.test\" }";
+    let mut gateway = Gateway::start(&edited(origin.address, rewrite));
+    client::ask(gateway.web(), &get("Connection: close\r\n"));
+    let seen = &origin.requests()[0];
+    assert_eq!(seen.get("host"), Some("inner.test"));
+    assert_eq!(seen.get("x-forwarded-host"), Some("t.test"));
+    assert_eq!(
+        seen.get("forwarded"),
+        Some("for=127.0.0.1;proto=http;host=t.test")
+    );
+    gateway.assert_sound();
+}
+
+#[test]
+fn n09_a_proxy_is_trusted_by_the_config_in_force_on_open_connections_too() {
+    let origin = Origin::echo();
+    let config = |trusted: &str| {
+        let server = format!("[server]\nworkers = 1\ntrusted_proxies = [{trusted}]\n");
+        let admin = "[admin]\naddress = \"127.0.0.1:0\"\n";
+        format!("{server}{admin}{}", gateway::before(origin.address, ""))
+    };
+    let mut gateway = Gateway::start_bare(&config("\"127.0.0.1\""));
+    let mut raw = Raw::connect(gateway.web());
+    let mut seen = || {
+        origin.clear();
+        raw.send(get("X-Forwarded-For: 9.9.9.9\r\n")).response();
+        let request = origin.requests().remove(0);
+        request.get("x-forwarded-for").map(str::to_owned)
+    };
+    let believed = Some("9.9.9.9, 127.0.0.1".to_owned());
+    assert_eq!(seen(), believed);
+    for (trusted, expected) in [
+        ("", Some("127.0.0.1".to_owned())),
+        ("\"127.0.0.1\"", believed),
+    ] {
+        std::fs::write(gateway.config_path(), config(trusted)).expect("a config");
+        assert_eq!(gateway.reload().1["outcome"], "applied");
+        assert_eq!(seen(), expected, "{trusted}");
+    }
+    gateway.assert_sound();
+}

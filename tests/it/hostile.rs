@@ -111,6 +111,54 @@ fn h08_two_hundred_idle_connections_are_cheap_and_all_still_serve() {
     gateway.assert_sound();
 }
 
+#[test]
+fn h09_a_burst_fills_the_cap_and_no_more_and_no_worker_gets_most_of_it() {
+    const CAP: usize = 20;
+    const WORKERS: usize = 4;
+    let origin = Origin::echo();
+    let config = before(origin.address, "");
+    let gateway = Gateway::start_bare(&format!(
+        "[server]\nworkers = {WORKERS}\nmax_connections = {CAP}\n\
+         [admin]\naddress = \"127.0.0.1:0\"\n{config}"
+    ));
+    let (mut open, mut held) = (0.0f64, 0.0f64);
+    for _ in 0..3 {
+        let clients: Vec<TcpStream> = (0..150)
+            .map(|_| TcpStream::connect(gateway.web()).expect("the queue has room"))
+            .collect();
+        eventually("the cap is reached", || {
+            gateway.metric_sum("weir_connections{") >= CAP as f64
+        });
+        let metrics = gateway.metrics();
+        open = open.max(metrics["weir_connections{listener=\"web\"}"]);
+        let workers = metrics
+            .iter()
+            .filter(|(name, _)| name.starts_with("weir_worker_connections{"));
+        held = workers.map(|(_, held)| *held).fold(held, f64::max);
+        drop(clients);
+        gateway.wait_idle();
+    }
+    // each worker may find the last place free at the same moment
+    assert!(open < (CAP + WORKERS) as f64, "{open} are open");
+    assert!(held <= (CAP / WORKERS + 4) as f64, "one holds {held}");
+}
+
+#[test]
+fn an_empty_line_after_a_body_does_not_end_the_idle_time() {
+    let origin = Origin::echo();
+    let gateway = limited(&origin, "header_timeout = \"300ms\"");
+    let mut raw = Raw::connect(gateway.web());
+    let post = "POST / HTTP/1.1\r\nHost: t.test\r\nContent-Length: 2\r\n\r\nhi\r\n";
+    assert_eq!(raw.send(post).response().status(), 200);
+    assert!(!raw.closed_within(Duration::from_millis(900)));
+    assert_eq!(raw.send(GET).response().status(), 200);
+    raw.send("\r\nGET");
+    assert!(
+        raw.closed_within(Duration::from_secs(3)),
+        "a head has begun"
+    );
+}
+
 /// Ticks of the CPU used so far; a hundred are a second.
 fn ticks(gateway: &Gateway) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).expect("it runs");

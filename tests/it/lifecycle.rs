@@ -134,6 +134,36 @@ fn o05_a_second_signal_ends_at_once() {
 }
 
 #[test]
+fn the_last_lines_of_the_access_log_are_written_cut_requests_included() {
+    for (timeout, cut) in [("5s", false), ("300ms", true)] {
+        let origin = Origin::start(|request, _| match request.target() {
+            "/never" => Reply::After(Duration::from_secs(20), Box::new(origin::ok("never"))),
+            _ => origin::echo(request),
+        });
+        let mut gateway = Gateway::start_bare(&format!(
+            "[server]\nworkers = 2\ndrain = {{ delay = \"0s\", timeout = \"{timeout}\" }}\n\
+             [admin]\naddress = \"127.0.0.1:0\"\n[log]\naccess = {{ to = \"stdout\" }}\n{}",
+            before(origin.address, "")
+        ));
+        let never = cut.then(|| {
+            let mut raw = Raw::connect(gateway.web());
+            raw.send("GET /never HTTP/1.1\r\nHost: t.test\r\n\r\n");
+            eventually("it is under way", || origin.requests().len() == 1);
+            raw
+        });
+        for _ in 0..5 {
+            assert_eq!(client::get(gateway.web(), "/five").status(), 200);
+        }
+        gateway.signal(Signal::TERM);
+        assert_eq!(gateway.exit(SOON).code(), Some(0), "{}", gateway.stderr());
+        let log = gateway.stdout();
+        assert_eq!(log.matches("\"/five\"").count(), 5, "{log}");
+        assert_eq!(log.matches("\"/never\"").count(), usize::from(cut), "{log}");
+        drop(never);
+    }
+}
+
+#[test]
 fn o05_an_interrupt_skips_the_delay() {
     let (mut gateway, _origin) = start("20s", "5s");
     gateway.signal(Signal::INT);

@@ -35,6 +35,7 @@ mod operator;
 mod reload;
 mod request_line;
 mod retries;
+mod slow_readers;
 mod streams;
 mod tls;
 mod tunnels;

@@ -366,3 +366,46 @@ fn q07_error_answers_tell_no_versions_addresses_or_markup() {
     }
     gateway.assert_sound();
 }
+
+#[test]
+fn q02_nobody_can_hold_the_operators_addresses() {
+    let web = before("127.0.0.1:9".parse().expect("an address"), "");
+    let mut gateway = Gateway::start_bare(&format!(
+        "[server]\nworkers = 1\n[admin]\naddress = \"127.0.0.1:0\"\n\
+         scrape_address = \"127.0.0.1:0\"\n{web}"
+    ));
+    let promptly = |to| {
+        let mut raw = Raw::connect(to);
+        let time = Some(Duration::from_secs(3));
+        raw.stream().set_read_timeout(time).expect("a timeout");
+        raw.send("GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+        raw.response().status()
+    };
+    for to in [gateway.scrape(), gateway.admin()] {
+        let held: Vec<Raw> = (0..80)
+            .map(|_| {
+                let mut raw = Raw::connect(to);
+                drop(raw.try_send("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /he"));
+                raw
+            })
+            .collect();
+        assert_eq!(promptly(to), 200);
+        drop(held);
+    }
+    // on the scrape address a connection is for one answer, and not for long
+    let mut kept = Raw::connect(gateway.scrape());
+    kept.send("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    assert_eq!(kept.response().status(), 200);
+    assert!(kept.closed_within(Duration::from_secs(2)));
+    gateway.assert_sound();
+}
+
+#[test]
+fn q04_every_worker_tells_the_generation_it_goes_by_from_the_start() {
+    let mut gateway = Gateway::before("127.0.0.1:9".parse().expect("an address"), "");
+    for worker in 0..2 {
+        let series = format!("weir_worker_config_generation{{worker=\"{worker}\"}}");
+        assert_eq!(gateway.metric(&series), 1.0, "{worker}");
+    }
+    gateway.assert_sound();
+}

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{BufRead, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -596,5 +598,186 @@ fn n18_without_its_folder_the_gateway_goes_on_serving() {
     fs::rename(&away, gateway.dir()).expect("moved back");
     assert_eq!(applied(&gateway, &says("again"))["outcome"], "applied");
     assert_eq!(said(gateway.web()), "again");
+    gateway.assert_sound();
+}
+
+/// `weir check` by somebody whom file permissions bind.
+fn check_unprivileged(path: &Path) -> (bool, String) {
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    if rustix::process::getuid().is_root() {
+        weir.uid(65534).gid(65534);
+    }
+    let weir = weir
+        .arg("check")
+        .arg(path)
+        .output()
+        .expect("the binary runs");
+    let text = String::from_utf8_lossy(&weir.stderr).into_owned();
+    (weir.status.success(), text)
+}
+
+#[test]
+fn n03_included_files_that_cannot_be_read_are_a_problem_and_not_absent() {
+    let mut gateway = Gateway::start(&says("plain"));
+    let folder = gateway.dir().join("conf.d");
+    fs::create_dir(&folder).expect("a folder");
+    let more = "[[routes]]\nid = \"more\"\nmatch = { path = \"/more\" }\nrespond = {}\n";
+    fs::write(folder.join("a.toml"), more).expect("a file");
+    let including = format!("include = [\"conf.d/*.toml\"]\n{}", says("plain"));
+    fs::write(gateway.config_path(), format!("{including}{PREAMBLE}")).expect("a config");
+    assert_eq!(gateway.reload().1["outcome"], "applied");
+    assert_eq!(client::get(gateway.web(), "/more").text(), "");
+    // the lock of an editor is a dangling link, and no config
+    let link = |name: &str| std::os::unix::fs::symlink("me@here.1:2", folder.join(name));
+    link(".#a.toml").expect("a link");
+    assert_eq!(gateway.reload().1["outcome"], "unchanged");
+    fs::remove_file(folder.join("a.toml")).expect("it was there");
+    link("a.toml").expect("a link");
+    let (status, report) = gateway.reload();
+    assert_eq!(status, 422, "{report}");
+    let message = report["message"].as_str().unwrap_or_default();
+    assert!(message.contains("a.toml\": no such file"), "{message}");
+    fs::remove_file(folder.join("a.toml")).expect("it was there");
+    fs::create_dir(folder.join("a.toml")).expect("a folder");
+    assert!(check(&gateway.config_path()).0, "a folder is no file");
+    gateway.assert_sound();
+}
+
+#[test]
+fn n03_a_folder_of_includes_that_may_not_be_read_is_a_problem() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    mode(dir.path(), 0o755);
+    let outer = dir.path().join("outer");
+    let inner = outer.join("conf.d");
+    fs::create_dir_all(&inner).expect("a folder");
+    fs::write(inner.join("a.toml"), "").expect("a file");
+    let config = dir.path().join("weir.toml");
+    for pattern in ["outer/conf.d/*.toml", "outer/*/a.toml"] {
+        fs::write(&config, format!("include = [\"{pattern}\"]\n{}", says("x"))).expect("a config");
+        for shut in [&outer, &inner] {
+            assert!(check_unprivileged(&config).0);
+            mode(shut, 0o000);
+            let (good, text) = check_unprivileged(&config);
+            mode(shut, 0o755);
+            assert!(
+                !good && text.contains("permission denied"),
+                "{pattern} {shut:?}: {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn n04_a_folder_that_is_replaced_or_comes_later_is_watched_on() {
+    let route = |text: &str| {
+        format!(
+            "[[routes]]\nid = \"{text}\"\nmatch = {{ path = \"/{text}\" }}\n\
+             respond = {{ body = \"{text}\" }}\n"
+        )
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    let folder = |name: &str, text: &str| {
+        fs::create_dir_all(at(name)).expect("a folder");
+        fs::write(at(name).join("a.toml"), route(text)).expect("a file");
+    };
+    let link = |to: &str| {
+        std::os::unix::fs::symlink(at(to), at("next")).expect("a link");
+        fs::rename(at("next"), at("current")).expect("renamed");
+    };
+    folder("conf.d", "c0");
+    folder("elsewhere/41", "r0");
+    link("elsewhere/41");
+    let included = ["conf.d", "current", "late"].map(|name| at(name).join("*.toml"));
+    let include = format!("include = {included:?}\n");
+    // a log beside the config would be a stream of events
+    let log = "[log]\naccess = { to = \"off\" }\n";
+    let config = format!("{include}{PREAMBLE}{log}{}", says("plain"));
+    fs::write(at("weir.toml"), config).expect("a config");
+    let home = tempfile::tempdir().expect("a folder");
+    let top = home.path().join("weir.toml");
+    std::os::unix::fs::symlink(at("weir.toml"), top).expect("a link");
+    let mut gateway = Gateway::run_in(home);
+    let serves = |text: &str| {
+        let begun = Instant::now();
+        eventually(text, || {
+            client::get(gateway.web(), &format!("/{text}")).text() == text
+        });
+        assert!(begun.elapsed() < Duration::from_secs(5), "{text}");
+    };
+    let edit = |name: &str, text: &str| {
+        fs::write(at(name).join("a.toml"), route(text)).expect("written");
+        serves(text);
+    };
+    folder("new", "c1");
+    fs::rename(at("conf.d"), at("old")).expect("renamed");
+    fs::rename(at("new"), at("conf.d")).expect("renamed");
+    serves("c1");
+    edit("conf.d", "c2");
+    folder("elsewhere/42", "r1");
+    link("elsewhere/42");
+    serves("r1");
+    edit("elsewhere/42", "r2");
+    folder("late", "l1");
+    serves("l1");
+    edit("late", "l2");
+    fs::remove_dir_all(at("late")).expect("removed");
+    folder("late", "l3");
+    serves("l3");
+    edit("late", "l4");
+    gateway.assert_sound();
+}
+
+#[test]
+fn n06_a_file_is_not_taken_while_its_writer_only_pauses() {
+    let mut gateway = Gateway::start(&says("whole"));
+    let more = |n: usize| {
+        format!("[[routes]]\nid = \"r{n}\"\nmatch = {{ path = \"/{n}\" }}\nrespond = {{}}\n")
+    };
+    let mut file = fs::File::create(gateway.config_path()).expect("a file");
+    let begin = format!("{PREAMBLE}{}", says("written"));
+    file.write_all(begin.as_bytes()).expect("written");
+    for n in 0..20 {
+        std::thread::sleep(Duration::from_millis(280));
+        file.write_all(more(n).as_bytes()).expect("written");
+        assert_eq!(said(gateway.web()), "whole", "after {n}");
+    }
+    drop(file);
+    comes(gateway.web(), "written");
+    assert_eq!(generation(&gateway), 2.0, "no half of it was ever in force");
+    gateway.assert_sound();
+}
+
+#[test]
+fn n01_a_start_and_a_reload_report_all_that_check_does() {
+    let mut gateway = Gateway::start(&says("good"));
+    let tls = "tls = { certificates = [{ cert = \"a.crt\", key = \"a.key\" }, \
+               { cert = \"b.crt\", key = \"b.key\" }] }\n";
+    let listener = format!("[listeners.tls]\naddress = \"127.0.0.1:0\"\n{tls}");
+    let redirect = "[[routes]]\nid = \"r\"\nmatch = { path = \"/r\" }\nredirect = { to = \"r\" }\n";
+    let lost = "[[routes]]\nid = \"lost\"\nmatch = { path = \"/l\" }\nupstream = \"none\"\n";
+    gateway.write_config(&format!("{}{redirect}{lost}{listener}", says("x")));
+    let checked = check(&gateway.config_path()).1;
+    let mut start = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let start = start.arg("run").arg("--config").arg(gateway.config_path());
+    let start = start.output().expect("the binary runs").stderr;
+    let (status, report) = gateway.reload();
+    assert_eq!(status, 422, "{report}");
+    let reload = report["message"].as_str().unwrap_or_default();
+    for said in [&checked, &*String::from_utf8_lossy(&start), reload] {
+        for fault in [
+            "a.crt",
+            "a.key",
+            "b.crt",
+            "b.key",
+            "no upstream \"none\"",
+            "send a client",
+        ] {
+            assert!(said.contains(fault), "{fault}: {said}");
+        }
+    }
     gateway.assert_sound();
 }

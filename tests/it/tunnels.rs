@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tungstenite::{Message, handshake::derive_accept_key};
@@ -125,6 +127,42 @@ fn leave(to: SocketAddr) -> Raw {
 
 fn tunnels(gateway: &Gateway) -> f64 {
     gateway.metric("weir_connections_total{listener=\"web\",protocol=\"tunnel\"}")
+}
+
+#[test]
+fn a_tunnel_of_a_listener_that_a_reload_removed_does_not_bring_back_its_numbers() {
+    let granted = Arc::new(AtomicBool::new(false));
+    let asked = granted.clone();
+    let origin = origin(move |mut stream| {
+        head(&mut stream);
+        while !asked.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(stream.write_all(switching().as_bytes()));
+        drop(stream.read(&mut [0; 16]));
+    });
+    let gateway = before(origin, "");
+    let mut raw = Raw::connect(gateway.web());
+    raw.send(handshake());
+    eventually("it is under way", || {
+        gateway.metric("weir_upstream_in_flight{upstream=\"o\"}") == 1.0
+    });
+    let config = gateway::before(origin, "").replace("listeners.web", "listeners.other");
+    gateway.write_config(&format!("{config}upgrade = [\"websocket\"]\n"));
+    assert_eq!(gateway.reload().0, 200);
+    granted.store(true, Relaxed);
+    assert_eq!(raw.response().status(), 101);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(
+        gateway.metric("weir_drain_aborted_total{kind=\"tunnel\"}"),
+        0.0
+    );
+    let metrics = gateway.metrics();
+    let mut names = metrics.keys();
+    assert!(
+        !names.any(|name| name.contains("listener=\"web\"")),
+        "{metrics:?}"
+    );
 }
 
 /// What a client says in one conversation.

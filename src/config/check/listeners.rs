@@ -2,11 +2,16 @@
 //! Two of them must not want one port, and each address must be one that can be bound.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::super::decode::Lost;
 use super::super::{Config, LimitsConfig, ListenerConfig};
-use super::{TOP, address, at_least_one, name, nonzero, out_of_range};
+use super::{TOP, address, at_least_one, name, out_of_range};
 use crate::problem::{Located, Problem, Problems};
+
+/// The times that a client may be given.
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// Checks every listener, and all addresses against each other.
 pub(super) fn check(config: &Config, lost: &Lost, problems: &mut Problems) {
@@ -57,10 +62,16 @@ fn limits(limits: &LimitsConfig, problems: &mut Problems) {
     if !(1..=10_000).contains(&limits.streams.value) {
         out_of_range(&limits.streams.span, "streams", "1 to 10000", problems);
     }
-    nonzero(&limits.header_timeout, "header_timeout", problems);
-    nonzero(&limits.idle_timeout, "idle_timeout", problems);
-    nonzero(&limits.body_idle_timeout, "body_idle_timeout", problems);
-    nonzero(&limits.write_timeout, "write_timeout", problems);
+    for (key, time) in [
+        ("header_timeout", &limits.header_timeout),
+        ("idle_timeout", &limits.idle_timeout),
+        ("body_idle_timeout", &limits.body_idle_timeout),
+        ("write_timeout", &limits.write_timeout),
+    ] {
+        if !(SHORTEST..=LONGEST).contains(&time.0) {
+            out_of_range(&time.span, key, "1ms to 24h", problems);
+        }
+    }
 }
 
 /// Every address parses, and no two of them want the same socket.

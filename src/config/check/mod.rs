@@ -2,7 +2,8 @@
 //!
 //! Each file here owns the rules of one kind of section; this one owns the process and the words
 //! they share. What is compiled elsewhere (paths, hosts, header fields, certificates, redirect
-//! targets) is checked there. A rule that relates several keys is left out for a section that lost
+//! targets, the numbers of upstreams) is checked there and only there, since every refusal tells
+//! the faults of both. A rule that relates several keys is left out for a section that lost
 //! one of them on the way: its complaint has been made. Nothing is looked up outside the config.
 
 mod address;
@@ -93,12 +94,6 @@ fn at_least_one(count: &Located<u32>, key: &str, problems: &mut Problems) {
             &count.span,
             format!("{key} must be at least 1"),
         ));
-    }
-}
-
-fn percent(value: &Located<u8>, key: &str, problems: &mut Problems) {
-    if value.value > 100 {
-        out_of_range(&value.span, key, "0 to 100", problems);
     }
 }
 

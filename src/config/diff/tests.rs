@@ -131,3 +131,14 @@ fn what_the_environment_filled_in_is_not_told() {
         "upstreams: ~app (endpoints; connections to ${OLD}:9002 drain)"
     );
 }
+
+#[test]
+fn a_line_is_whole_whatever_stands_in_its_parentheses() {
+    let more = "[upstreams.new]\nendpoints = [\"127.0.0.1:1\"]\n[upstreams.app]\nprotocol = \"h2\"";
+    let d = against_old("[upstreams.app]", more);
+    let upstreams = "upstreams: +new ~app (protocol; pooled connections are replaced)";
+    assert_eq!(d.lines(), [upstreams]);
+    let d = against_old("id = \"b\"", "id = \"c\"");
+    assert_eq!(d.lines(), [d.to_string()]);
+    assert!(diff(&loaded(OLD), &loaded(OLD)).lines().is_empty());
+}

@@ -108,10 +108,13 @@ fn way_out(
     }
     if let (Some(rewrite), Some(layer)) = (&config.rewrite, &route.rewrite) {
         let (mut request, _) = asked.request();
-        layer.apply(&mut request);
+        let rewritten = layer.apply(&mut request);
         let host = request.headers().get(http::header::HOST);
         let host = host.and_then(|h| h.to_str().ok()).unwrap_or("");
-        let says = format!("the upstream sees {host}{}", request.uri());
+        let says = match rewritten {
+            Ok(()) => format!("the upstream sees {host}{}", request.uri()),
+            Err(reason) => format!("refused: {}", reason.as_str()),
+        };
         list.add("rewrite", says, &rewrite.span);
     }
     let timeout = format!("response headers within {}", Time(route.timeout));

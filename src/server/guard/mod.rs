@@ -122,9 +122,11 @@ impl Guard {
         self.heads
     }
 
-    /// Whether a head has begun and not ended.
+    /// Whether a head has begun and not ended. Empty lines after a request begin none: some clients
+    /// end a body with one (RFC 9112 2.2) and are idle then.
     pub fn in_head(&self) -> bool {
-        matches!(self.state, State::Head) && (!self.carry.is_empty() || self.blank > 0)
+        let begun = !self.carry.is_empty() || (self.blank > 0 && self.heads == 0);
+        matches!(self.state, State::Head) && begun
     }
 
     /// Whether the last byte seen was the last of a request.

@@ -147,6 +147,21 @@ fn a18_to_a27_a_coding_is_chunked_once_and_nothing_else() {
 }
 
 #[test]
+fn empty_lines_begin_the_first_head_and_no_later_one() {
+    let mut guard = guard();
+    guard.inspect(b"\r\n").expect("one is allowed");
+    assert!(guard.in_head());
+    let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+    guard.inspect(post).expect("a request");
+    guard
+        .inspect(b"\r\n")
+        .expect("an old client ends a body so");
+    assert!(!guard.in_head() && guard.between(), "it is idle");
+    guard.inspect(b"G").expect("the next one");
+    assert!(guard.in_head());
+}
+
+#[test]
 fn b02_two_hosts_are_refused() {
     let expected = Some((Violation::Host, Reason::BadRequest));
     assert_eq!(with("host: a"), expected);

@@ -5,7 +5,7 @@
 //! own. When buffer and channel are full the line is dropped and counted: a slow disk or a
 //! stopped reader costs log lines, never requests. A buffer leaves when it is large, when its
 //! oldest line is [`AGE`] old at the next one, or when the worker calls [`AccessLog::flush`] from
-//! its tick.
+//! its tick, or [`AccessLog::close`] at its end.
 //!
 //! * `line`: how a line looks
 //! * `writer`: where lines go, and what may go wrong there
@@ -36,6 +36,9 @@ const FULL: usize = 256 * 1024;
 const WAITING: usize = 64;
 /// A line waits about this long for its buffer to fill, while others follow.
 pub const AGE: Duration = Duration::from_millis(200);
+
+/// How long a worker that ends waits for room in the channel before it looks again.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// What is logged, and where. Made from the `log.access` section; `sample` is 0 to 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,9 +154,23 @@ impl AccessLog {
         }
     }
 
-    /// Hands what is buffered to the writer. For the worker's tick, and its end.
+    /// Hands what is buffered to the writer. For the worker's tick.
     pub fn flush(&self) {
         self.0.send(&mut self.0.buffer.lock());
+    }
+
+    /// Hands over what is buffered when nothing more is to come; what the writer does not take
+    /// `within` that time is counted as dropped. Blocks: for the end of a worker's thread.
+    pub fn close(&self, within: Duration) {
+        let end = clock::now() + within;
+        let mut buffer = self.0.buffer.lock();
+        self.0.send(&mut buffer);
+        while buffer.lines > 0 && clock::now() < end {
+            std::thread::sleep(RETRY);
+            self.0.send(&mut buffer);
+        }
+        self.0.dropped().add(std::mem::take(&mut buffer.lines));
+        buffer.bytes = Vec::new();
     }
 }
 

@@ -199,6 +199,28 @@ fn a_full_disk_loses_lines_until_there_is_room_again() {
 }
 
 #[test]
+fn a_worker_that_ends_hands_over_its_last_lines_or_counts_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.log");
+    let (logs, mut writer, control) = open(&to_file(&path), 2).expect("opened");
+    let mut logged = 0;
+    while control.counts().1 == 0 {
+        logs[0].log(&record());
+        logged += 1;
+    }
+    logs[1].log(&record());
+    logged += 1;
+    logs[1].close(Duration::ZERO);
+    assert_eq!(control.counts().1, 2, "nothing reads the channel");
+    writer.step();
+    logs[0].close(Duration::from_secs(5));
+    assert_eq!(control.counts().1, 2, "there was room again");
+    run_to_end(writer, &control);
+    let (written, lost) = control.counts();
+    assert_eq!(written + lost, logged);
+}
+
+#[test]
 fn a_closed_pipe_is_no_end() {
     let (reader, pipe) = std::io::pipe().expect("a pipe");
     let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());

@@ -105,6 +105,12 @@ impl Gateway {
             .expect("an address")
     }
 
+    /// The scrape address of a config that has one.
+    pub fn scrape(&self) -> SocketAddr {
+        let text = self.ready["scrape"].as_str().expect("an address");
+        text.parse().expect("an address")
+    }
+
     /// The folder of the config.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -68,25 +68,25 @@ impl BreakerConfig {
             }
         };
         let ratio = &self.error_ratio;
-        let message = "error_ratio must be from 0 to 1";
+        let message = "`error_ratio` is from 0 to 1";
         wrong((0.0..=1.0).contains(&ratio.value), &ratio.span, message);
         let least = &self.min_requests;
-        let message = "min_requests must be from 1 to 1000000";
+        let message = "`min_requests` is from 1 to 1000000";
         wrong(MANY.contains(&least.value), &least.span, message);
         for (key, time) in [("window", &self.window), ("open_for", &self.open_for)] {
-            let message = format!("{key} must be from \"100ms\" to \"1h\"");
+            let message = format!("`{key}` is from \"100ms\" to \"1h\"");
             wrong((SHORTEST..=LONGEST).contains(&time.0), &time.span, &message);
         }
         let probes = &self.half_open;
-        let message = "half_open must be from 1 to 100";
+        let message = "`half_open` is from 1 to 100";
         wrong((1..=100).contains(&probes.value), &probes.span, message);
         if let Some(run) = &self.consecutive {
-            let message = "consecutive must be from 1 to 1000000";
+            let message = "`consecutive` is from 1 to 1000000";
             wrong(MANY.contains(&run.value), &run.span, message);
         }
         if let Some(ratio) = &self.slow_ratio {
             let holds = ratio.value > 0.0 && ratio.value <= 1.0;
-            wrong(holds, &ratio.span, "slow_ratio must be above 0, up to 1");
+            wrong(holds, &ratio.span, "`slow_ratio` is above 0, up to 1");
         }
         self.check_slow(first_byte, problems);
         if ratio.value == 0.0 && self.consecutive.is_none() && self.slow_ratio.is_none() {
@@ -98,15 +98,15 @@ impl BreakerConfig {
     fn check_slow(&self, first_byte: &Located<Time>, problems: &mut Problems) {
         match (&self.slow_ratio, &self.slow_over) {
             (Some(ratio), None) => {
-                let problem = Problem::at(&ratio.span, "slow_ratio without slow_over");
+                let problem = Problem::at(&ratio.span, "`slow_ratio` without `slow_over`");
                 problems.push(problem.help("say what is slow: slow_over = \"1s\""));
             }
             (None, Some(over)) => {
-                let problem = Problem::at(&over.span, "slow_over without slow_ratio");
+                let problem = Problem::at(&over.span, "`slow_over` without `slow_ratio`");
                 problems.push(problem.help("say how many may be slow: slow_ratio = 0.5"));
             }
             (Some(_), Some(over)) if over.0.is_zero() || over.value >= first_byte.value => {
-                let message = "slow_over must be above 0 and below timeouts.first_byte";
+                let message = "`slow_over` is above 0 and below timeouts.first_byte";
                 let problem = Problem::at(&over.span, message);
                 problems.push(problem.help("a try that takes as long as that has failed"));
             }

@@ -25,6 +25,7 @@ use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
 use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveLimiter, LiveUpstream};
 use crate::telemetry::handles::{ENDPOINT_STATES, Metrics};
+use crate::upstream::breaker::{BreakerStatus, State};
 use crate::upstream::config::UpstreamConfig;
 use crate::upstream::{EndpointStatus, Upstream};
 
@@ -149,6 +150,7 @@ fn upstream(
             weight: u32::from(e.weight),
             priority: u32::from(e.priority),
             zone: e.zone.as_deref().map(str::to_owned),
+            breaker: e.breaker.clone(),
         }
     };
     status::Upstream {
@@ -162,6 +164,7 @@ fn upstream(
         panic: now.panic,
         retry_budget: now.retry_budget,
         concurrency: now.concurrency,
+        breaker: now.breaker,
         endpoints: now.endpoints.iter().map(endpoint).collect(),
         ..status::Upstream::default()
     }
@@ -258,6 +261,11 @@ impl admin::Context for Control {
         explain::explain(&self.shared.load(), asked, clock::now())
     }
 
+    fn force_breaker(&self, upstream: &str, to: Option<State>) -> Option<BreakerStatus> {
+        let plan = self.shared.load();
+        plan.upstreams.get(upstream)?.force_breaker(to)
+    }
+
     fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>> {
         let ask = self.ask.clone();
         Box::pin(async move {
@@ -297,6 +305,7 @@ impl Live for PlanLive {
                     panic: status.panic,
                     retry_budget: status.retry_budget,
                     concurrency_limit: status.concurrency.first().map(|cap| cap.limit),
+                    breaker: status.breaker.map(|b| b.state),
                 }
             })
             .collect()

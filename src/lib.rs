@@ -62,7 +62,7 @@
 //!     concurrency       the upstream's own cap: one place however often it is tried
 //!     upstream/retry    further tries, within a budget
 //!     forward           hop-by-hop fields off; Via, Forwarded, X-Forwarded-* on
-//!     upstream/send     choose an endpoint, take a connection, send within the route's timeout, record
+//!     upstream/send     ask the breakers, choose an endpoint, take a connection, send within the route's timeout, record
 //! ```
 //!
 //! The answer climbs the same stairs. [`plan::stack::build`] is where the order is written, with a
@@ -87,14 +87,14 @@
 //! ```
 //!
 //! `weir check` is the same code up to the sockets. What is kept, by name and content: routes with
-//! their stacks ([`plan::route`]), endpoints with their health and budgets ([`upstream`]),
+//! their stacks ([`plan::route`]), endpoints with their health, breakers and budgets ([`upstream`]),
 //! connections, TLS sessions ([`plan::tls`]), and all numbers ([`telemetry::handles`]).
 //!
 //! # What is shared
 //!
 //! | shared, immutable | shared, atomics inside | one per worker |
 //! |---|---|---|
-//! | [`plan::Plan`]: router, routes, certificates | what clients have used of their limits, endpoints, retry budgets, connection caps; metric cells, a block for each worker | runtime, sockets, [`upstream::WorkerPools`], stacks, [`plan::PlanCache`] |
+//! | [`plan::Plan`]: router, routes, certificates | what clients have used of their limits, gates, pressure, endpoints, breakers, retry budgets, connection caps; metric cells, a block for each worker | runtime, sockets, [`upstream::WorkerPools`], stacks, [`plan::PlanCache`] |
 //!
 //! What the config says of a whole upstream is counted over all workers; what can be local is local,
 //! so that a request never leaves its thread. Types stay `Send`: one worker runs the same code as
@@ -115,8 +115,9 @@
 //! 7. [`plan::compile`] does no I/O: [`config::load`] has read all it needs.
 //! 8. Bodies stream. What is kept for a replay has a cap.
 //! 9. The time and the table of [`middleware::rate_limit`], [`gate::gradient`], [`mod@pressure`],
-//!    [`upstream::balance`], [`upstream::budget`], [`upstream::eject`], [`plan::router`] and
-//!    [`plan::pattern`] never ask for the time or for chance: both are arguments. *
+//!    [`upstream::balance`], [`upstream::breaker`], [`upstream::budget`], [`upstream::eject`],
+//!    [`plan::router`] and [`plan::pattern`] never ask for the time or for chance: both are
+//!    arguments. *
 //! 10. An unknown key in a config is an error, and every key there is stands in `config/weir.toml`. *
 //! 11. One clock, in [`clock`]. *
 //! 12. Every metric stands in [`telemetry::names`]; labels are names of the config, worker numbers or

@@ -17,6 +17,7 @@ use super::origin::{foreign, names_this_machine};
 use super::{Context, ReloadOutcome, Scope, page};
 use crate::plan::explain::Asked;
 use crate::telemetry::expose::openmetrics;
+use crate::upstream::breaker::State;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -36,6 +37,7 @@ enum Endpoint {
     Config,
     Explain,
     Reload,
+    Breakers,
 }
 
 const ENDPOINTS: &[(&str, Endpoint, Scope, &str)] = &[
@@ -81,12 +83,18 @@ const ENDPOINTS: &[(&str, Endpoint, Scope, &str)] = &[
         Scope::Full,
         "reads the config again (POST)",
     ),
+    (
+        "/breakers/",
+        Endpoint::Breakers,
+        Scope::Full,
+        "NAME/open, NAME/close: holds the breaker of an upstream so; NAME/auto: lets it go (POST)",
+    ),
 ];
 
 impl Endpoint {
     fn method(self) -> Method {
         match self {
-            Endpoint::Reload => Method::POST,
+            Endpoint::Reload | Endpoint::Breakers => Method::POST,
             Endpoint::Metrics
             | Endpoint::Healthz
             | Endpoint::Readyz
@@ -138,6 +146,7 @@ pub(super) async fn answer<B>(request: Request<B>, place: Place, context: &dyn C
         Endpoint::Config => pretty(StatusCode::OK, &context.config_json()),
         Endpoint::Explain => explain(&head.headers, head.uri.query().unwrap_or(""), context),
         Endpoint::Reload => reload(context).await,
+        Endpoint::Breakers => breaker(head.uri.path(), context),
     }
 }
 
@@ -150,11 +159,12 @@ fn served(
 }
 
 fn find(path: &str, scope: Scope) -> Option<Endpoint> {
-    served(scope).find(|e| e.0 == path).map(|e| e.1)
+    let leads = |to: &str| to == path || (to.ends_with('/') && path.starts_with(to));
+    served(scope).find(|e| leads(e.0)).map(|e| e.1)
 }
 
 fn listing(scope: Scope) -> String {
-    let lines = served(scope).map(|(path, _, _, what)| format!("{path:<9} {what}\n"));
+    let lines = served(scope).map(|(path, _, _, what)| format!("{path:<10} {what}\n"));
     format!(
         "There is nothing here. There is:\n\n{}",
         lines.collect::<String>()
@@ -248,6 +258,28 @@ async fn reload(context: &dyn Context) -> Answer {
         "changes": report.changes,
     });
     pretty(status, &said)
+}
+
+/// `/breakers/NAME/ORDER`.
+fn breaker(path: &str, context: &dyn Context) -> Answer {
+    let rest = path.strip_prefix("/breakers/").unwrap_or_default();
+    let (name, order) = rest.split_once('/').unwrap_or((rest, ""));
+    let to = match order {
+        "open" => Some(State::Open),
+        "close" => Some(State::Closed),
+        "auto" => None,
+        _ => {
+            let usage = "POST /breakers/NAME/open, /close or /auto\n";
+            return plain(StatusCode::NOT_FOUND, usage.into());
+        }
+    };
+    match context.force_breaker(name, to) {
+        Some(status) => pretty(StatusCode::OK, &status),
+        None => {
+            let why = "there is no upstream of this name with a breaker\n";
+            plain(StatusCode::NOT_FOUND, why.into())
+        }
+    }
 }
 
 /// The weight that Accept gives a media type by its name (RFC 9110 12.5.1); 0 if it does not.

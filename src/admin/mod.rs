@@ -23,6 +23,7 @@ use std::pin::Pin;
 
 use crate::plan::explain::{Asked, Explanation};
 pub use crate::telemetry::handles::ReloadOutcome;
+use crate::upstream::breaker::{BreakerStatus, State};
 pub use healthcheck::healthcheck;
 pub use server::serve;
 pub use status::Status;
@@ -51,6 +52,9 @@ pub trait Context: Send + Sync + 'static {
     fn config_json(&self) -> serde_json::Value;
     /// What would become of a request.
     fn explain(&self, asked: &Asked) -> Explanation;
+    /// Holds the breaker of an upstream in a state, or lets it go. Gives how it stands then; `None`
+    /// where there is no such upstream, or it has no breaker.
+    fn force_breaker(&self, upstream: &str, to: Option<State>) -> Option<BreakerStatus>;
     /// Reloads, and says how it went. A client that leaves drops the future: dropping it must not
     /// stop a reload halfway.
     fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>>;

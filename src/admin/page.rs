@@ -203,6 +203,9 @@ fn upstream(out: &mut String, upstream: &Upstream) -> fmt::Result {
     if let Some(left) = upstream.retry_budget {
         write!(out, ", retry budget {:.0} %", left * 100.0)?;
     }
+    if let Some(breaker) = &upstream.breaker {
+        write!(out, ", {breaker}")?;
+    }
     out.push_str("</small>");
     if upstream.panic {
         out.push_str(" <small class=\"warn\">too few are healthy, all are used</small>");
@@ -224,9 +227,14 @@ fn endpoint(out: &mut String, endpoint: &Endpoint) -> fmt::Result {
     write!(out, "<td>{}</td>", State(&endpoint.state))?;
     number(out, endpoint.weight)?;
     number(out, endpoint.priority)?;
-    let zone = endpoint.zone.as_ref().map(|z| format!("zone {z}"));
-    let zone = zone.unwrap_or_default();
-    write!(out, "<td class=\"wide quiet\">{}</td>", Escaped(&zone))
+    let zone = endpoint.zone.iter().map(|z| format!("zone {z}"));
+    let breaker = endpoint.breaker.iter().map(ToString::to_string);
+    let more: Vec<String> = zone.chain(breaker).collect();
+    write!(
+        out,
+        "<td class=\"wide quiet\">{}</td>",
+        Escaped(&more.join(", "))
+    )
 }
 
 const LISTENERS: [Column; 6] = [

@@ -12,6 +12,7 @@ use crate::switch::Mode;
 use crate::telemetry::handles::{
     LimiterMetrics, ListenerMetrics, Metrics, Reasons, RouteMetrics, UpstreamMetrics,
 };
+use crate::upstream::breaker::BreakerStatus;
 
 /// Everything `/status` shows.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -156,6 +157,8 @@ pub struct Upstream {
     pub retry_budget: Option<f64>,
     /// The cap on requests at it, if there is one.
     pub concurrency: Vec<CapStanding>,
+    /// Its breaker, if it has one.
+    pub breaker: Option<BreakerStatus>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -175,6 +178,8 @@ pub struct Endpoint {
     pub priority: u32,
     /// Its zone, if one is written.
     pub zone: Option<String>,
+    /// Its breaker, if endpoints have one.
+    pub breaker: Option<BreakerStatus>,
 }
 
 /// A worker.

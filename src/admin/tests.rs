@@ -52,6 +52,18 @@ impl Context for Fake {
             others: Vec::new(),
         }
     }
+    fn force_breaker(&self, upstream: &str, to: Option<State>) -> Option<BreakerStatus> {
+        let held = BreakerStatus {
+            state: to.unwrap_or(State::Closed).as_str(),
+            since: 0,
+            probes_in: 0,
+            error_ratio: 0.0,
+            requests: 0,
+            forced: to.is_some(),
+            observes: false,
+        };
+        (upstream == "app").then_some(held)
+    }
     fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>> {
         self.reloads.fetch_add(1, Relaxed);
         let outcome = match self.rejects.load(Relaxed) {

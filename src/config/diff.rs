@@ -362,6 +362,19 @@ fn upstream_resets(
     if finds_itself(old) && !finds_itself(new) {
         resets.push("the cap it has found is forgotten".to_owned());
     }
+
+    for (key, had, has) in [
+        ("breaker", &old.breaker, &new.breaker),
+        (
+            "endpoint_breaker",
+            &old.endpoint_breaker,
+            &new.endpoint_breaker,
+        ),
+    ] {
+        if had.is_some() && has.is_none() {
+            resets.push(format!("what {key} knows is forgotten"));
+        }
+    }
     let kept: BTreeSet<&str> = new.endpoints.iter().map(|e| e.address.as_str()).collect();
     let gone = old.endpoints.iter().map(|e| &e.address);
     for address in gone.filter(|address| !kept.contains(address.as_str())) {

@@ -4,8 +4,8 @@
 //! that `expose` walks; a test that touches every cell holds the two together.
 
 use super::handles::{
-    CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied,
-    Violation, WAIT,
+    BREAKER, CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome,
+    RetryDenied, Violation, WAIT,
 };
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
@@ -53,10 +53,11 @@ fn limit() -> usize {
 fn upstream() -> usize {
     let attempts = Reason::ALL.len() + 3;
     let histograms = histogram(REQUEST) + 3 * histogram(WAIT);
-    // in flight, ejections, panic, pool waiting, budget, cap
-    let single = 6;
+    // in flight, ejections, panic, pool waiting, budget, cap, refusals of breakers
+    let single = 7;
     let (checks, pool_states, sources, outcomes) = (3, 3, 3, 2);
-    let words = ENDPOINT_STATES.len() + checks + pool_states + sources + outcomes;
+    let breaker = 2 * BREAKER.len();
+    let words = ENDPOINT_STATES.len() + checks + pool_states + sources + outcomes + breaker;
     attempts + histograms + single + words + PoolClose::ALL.len() + RetryDenied::ALL.len()
 }
 

@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use super::cells::{Cell, Gauge, Histogram, PerWorker};
-pub use super::words::{CODES, ENDPOINT_STATES, METHODS};
+pub use super::words::{BREAKER, CODES, ENDPOINT_STATES, METHODS};
 pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Violation};
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
@@ -227,6 +227,9 @@ pub struct UpstreamCells {
     pub retries_success: Cell,
     pub retries_failure: Cell,
     pub retries_denied: [Cell; RetryDenied::ALL.len()],
+    /// By [`BREAKER`].
+    pub breaker_transitions: [Cell; BREAKER.len()],
+    pub breaker_refusals: Cell,
     /// Addresses that are no endpoints any more and still have requests or connections.
     pub leaving: Mutex<BTreeSet<SocketAddr>>,
 }
@@ -258,6 +261,8 @@ impl Default for UpstreamCells {
             retries_success: Cell::default(),
             retries_failure: Cell::default(),
             retries_denied: Default::default(),
+            breaker_transitions: Default::default(),
+            breaker_refusals: Cell::default(),
             leaving: Mutex::default(),
         }
     }

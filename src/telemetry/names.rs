@@ -126,6 +126,12 @@ metrics! {
         "Failed tries that were not made again, by reason."
     RETRY_BUDGET Gauge "weir_retry_budget_ratio" ["upstream"]
         "Share of the retry budget that is left."
+    BREAKER_STATE Gauge "weir_breaker_state" ["upstream" "state"]
+        "1 for the state of the upstream's breaker."
+    BREAKER_TRANSITIONS Counter "weir_breaker_transitions_total" ["upstream" "to"]
+        "Changes of state, of the upstream's breaker and of its endpoints'."
+    BREAKER_REFUSALS Counter "weir_breaker_refusals_total" ["upstream"]
+        "Tries not made because a breaker was open."
 
     LIMITER_DECISIONS Counter "weir_limiter_decisions_total" ["limit" "decision"]
         "Requests a limit judged, by decision."

@@ -67,6 +67,9 @@ impl RetryDenied {
     ];
 }
 
+/// The states of a breaker, in the order of their discriminants there.
+pub const BREAKER: &[&str] = &["closed", "half_open", "open"];
+
 /// Why a connection was refused before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the labels of weir_connections_refused_total")]

@@ -12,8 +12,10 @@ use std::collections::BinaryHeap;
 /// What is known of one endpoint when the eligible ones are named.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
-    /// Neither unhealthy nor ejected.
+    /// Neither unhealthy nor ejected nor barred.
     pub usable: bool,
+    /// Never to be asked, not even when too few are usable: its breaker is not closed.
+    pub barred: bool,
     /// 0 is used first.
     pub priority: u8,
     /// Stands in our zone.
@@ -35,14 +37,15 @@ pub struct Eligible {
 /// ones all of the priority are used; 0 turns this off, and then there may be none.
 pub fn eligible(seen: &[Seen], threshold: u8) -> Eligible {
     let usable_tier = seen.iter().filter(|s| s.usable).map(|s| s.priority).min();
-    let first_tier = seen.iter().map(|s| s.priority).min();
+    let first_tier = seen.iter().filter(|s| !s.barred).map(|s| s.priority).min();
     let Some(tier) = usable_tier.or(first_tier) else {
         return Eligible::default();
     };
     let of_tier = || seen.iter().enumerate().filter(|(_, s)| s.priority == tier);
     let usable = of_tier().filter(|(_, s)| s.usable).count();
     if usable * 100 < of_tier().count() * usize::from(threshold) {
-        let indices = of_tier().map(|(i, _)| i).collect();
+        let open = of_tier().filter(|(_, s)| !s.barred);
+        let indices = open.map(|(i, _)| i).collect();
         return Eligible {
             indices,
             panic: true,
@@ -174,11 +177,16 @@ impl Picker {
         Some(self.indices[turn.at])
     }
 
+    /// The endpoints that may be asked, beginning at a random one.
+    pub fn turned(&self, random: &mut Random) -> impl Iterator<Item = usize> {
+        let start = self.draw(random).unwrap_or_default();
+        let turned = self.indices[start..].iter().chain(&self.indices[..start]);
+        turned.copied()
+    }
+
     /// Any eligible endpoint that `other` accepts, beginning at a random one.
     pub fn another(&self, random: &mut Random, other: impl Fn(usize) -> bool) -> Option<usize> {
-        let start = self.draw(random)?;
-        let turned = self.indices[start..].iter().chain(&self.indices[..start]);
-        turned.copied().find(|i| other(*i))
+        self.turned(random).find(|i| other(*i))
     }
 }
 

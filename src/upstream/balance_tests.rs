@@ -4,6 +4,7 @@ use super::*;
 
 fn seen(usable: bool, priority: u8, near: bool) -> Seen {
     Seen {
+        barred: false,
         usable,
         priority,
         near,
@@ -38,6 +39,30 @@ fn shares(n: usize, picks: usize, mut pick: impl FnMut() -> Option<usize>) -> Ve
         .iter()
         .map(|c| f64::from(*c) / picks as f64)
         .collect()
+}
+
+#[test]
+fn an_endpoint_that_is_barred_is_asked_by_nobody_however_few_there_are() {
+    let mut random = Random::new(3);
+    for _ in 0..2_000 {
+        let n = 1 + random.bits() % 6;
+        let all: Vec<Seen> = (0..n)
+            .map(|_| {
+                let barred = random.unit() < 0.5;
+                let usable = !barred && random.unit() < 0.5;
+                let priority = (random.bits() % 3) as u8;
+                Seen {
+                    barred,
+                    ..seen(usable, priority, random.unit() < 0.5)
+                }
+            })
+            .collect();
+        let threshold = (random.bits() % 101) as u8;
+        let Eligible { indices, .. } = eligible(&all, threshold);
+        assert!(indices.iter().all(|i| !all[*i].barred), "{all:?}");
+        let usable = all.iter().any(|s| s.usable);
+        assert!(!usable || !indices.is_empty(), "{all:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,9 @@ use http::HeaderName;
 use http::header::COOKIE;
 
 use super::Upstream;
-use super::balance::{self, Picker, Random, Seen};
+use super::admit::{self, Wish};
+use super::balance::{self, Eligible, Picker, Random, Seen};
+use super::breaker::{State, Ticket};
 use super::config::BalanceConfig;
 use super::endpoint::Endpoint;
 use super::pool::{EndpointPool, WorkerPools};
@@ -71,6 +73,10 @@ pub(super) struct View {
     set: Arc<EndpointSet>,
     slots: Vec<Arc<Slot>>,
     picker: Picker,
+    /// Endpoints whose breakers were not closed when the view was made.
+    barred: Vec<usize>,
+    /// Those of them that would be asked but for that.
+    on_trial: Vec<usize>,
     random: Random,
 }
 
@@ -86,22 +92,39 @@ impl View {
             set: Arc::default(),
             slots: Vec::new(),
             picker: Picker::default(),
+            barred: Vec::new(),
+            on_trial: Vec::new(),
             random: Random::new(seed),
         }
     }
 
-    /// The endpoint for a request: by `hash` where there is one; none of `avoid` while there are
-    /// others.
+    /// The endpoint for a request, and its breaker's ticket: by hash where there is one; none of
+    /// those to avoid while there are others. One that is on trial comes first while it has a
+    /// place, and is not asked beyond that.
     pub(super) fn choose(
         &mut self,
         upstream: &Upstream,
         pools: &WorkerPools,
-        hash: Option<u64>,
-        avoid: &[SocketAddr],
+        wish: &Wish<'_>,
         now: Instant,
-    ) -> Result<Arc<Slot>, GatewayError> {
+    ) -> Result<(Arc<Slot>, Option<Ticket>), GatewayError> {
         self.refresh(upstream, pools, now);
-        let first = match (hash, &self.set.ring) {
+        if let Some(probe) = self.probe(upstream, wish, now) {
+            return Ok(probe);
+        }
+        let Some(index) = self.prefer(upstream, wish, now) else {
+            return Err(self.nowhere(upstream, wish, now));
+        };
+        let slot = &self.slots[index];
+        match upstream.admit_to(&slot.endpoint, wish, now) {
+            Ok(ticket) => Ok((Arc::clone(slot), ticket)),
+            Err(left) => self.instead(upstream, wish, left, now),
+        }
+    }
+
+    fn prefer(&mut self, upstream: &Upstream, wish: &Wish<'_>, now: Instant) -> Option<usize> {
+        let avoid = wish.avoid;
+        let first = match (wish.hash, &self.set.ring) {
             (Some(hash), Some(ring)) => {
                 let eligible = self.picker.indices();
                 ring.walk(hash).find(|i| {
@@ -111,15 +134,52 @@ impl View {
             }
             _ => None,
         };
-        let index = first.or_else(|| self.pick(upstream, now));
-        let Some(index) = index else {
-            return Err(self.nowhere(upstream));
-        };
+        let index = first.or_else(|| self.pick(upstream, now))?;
         if !avoid.contains(&self.slots[index].endpoint.address) {
-            return Ok(Arc::clone(&self.slots[index]));
+            return Some(index);
         }
-        let other = self.other(avoid, now).unwrap_or(index);
-        Ok(Arc::clone(&self.slots[other]))
+        Some(self.other(upstream, avoid, now).unwrap_or(index))
+    }
+
+    /// A place on one that is on trial: nothing else would find out whether it is well.
+    fn probe(
+        &self,
+        upstream: &Upstream,
+        wish: &Wish<'_>,
+        now: Instant,
+    ) -> Option<(Arc<Slot>, Option<Ticket>)> {
+        let slots = self.on_trial.iter().map(|i| &self.slots[*i]);
+        let mut slots = slots.filter(|s| !wish.avoid.contains(&s.endpoint.address));
+        slots.find_map(|slot| {
+            let breaker = slot.endpoint.breaker.as_ref()?;
+            // It may have closed since: then it is one of many.
+            if breaker.state(now) != State::HalfOpen {
+                return None;
+            }
+            let ticket = upstream.admit_to(&slot.endpoint, wish, now).ok()?;
+            Some((Arc::clone(slot), ticket))
+        })
+    }
+
+    /// The one that was picked has opened since the view was made: any other, first those that were
+    /// not tried.
+    fn instead(
+        &mut self,
+        upstream: &Upstream,
+        wish: &Wish<'_>,
+        left: Duration,
+        now: Instant,
+    ) -> Result<(Arc<Slot>, Option<Ticket>), GatewayError> {
+        let mut others: Vec<usize> = self.picker.turned(&mut self.random).collect();
+        others.sort_by_key(|i| wish.avoid.contains(&self.slots[*i].endpoint.address));
+        let mut soonest = left;
+        for slot in others.into_iter().map(|i| &self.slots[i]) {
+            match upstream.admit_to(&slot.endpoint, wish, now) {
+                Ok(ticket) => return Ok((Arc::clone(slot), ticket)),
+                Err(left) => soonest = soonest.min(left),
+            }
+        }
+        Err(admit::refusal(soonest, upstream.metrics.of(wish.worker)))
     }
 
     fn pick(&mut self, upstream: &Upstream, now: Instant) -> Option<usize> {
@@ -132,16 +192,24 @@ impl View {
     }
 
     /// One that was not tried: among the eligible ones, else any usable one.
-    fn other(&mut self, avoid: &[SocketAddr], now: Instant) -> Option<usize> {
+    fn other(&mut self, upstream: &Upstream, avoid: &[SocketAddr], now: Instant) -> Option<usize> {
         let slots = &self.slots;
         let untried = |i: usize| !avoid.contains(&slots[i].endpoint.address);
         let eligible = self.picker.another(&mut self.random, untried);
         eligible.or_else(|| {
-            (0..slots.len()).find(|i| untried(*i) && slots[*i].endpoint.standing.is_usable(now))
+            let usable = |i: usize| stand(upstream, &slots[i].endpoint, now).usable;
+            (0..slots.len()).find(|i| untried(*i) && usable(*i))
         })
     }
 
-    fn nowhere(&self, upstream: &Upstream) -> GatewayError {
+    fn nowhere(&self, upstream: &Upstream, wish: &Wish<'_>, now: Instant) -> GatewayError {
+        let barred = self
+            .slots
+            .iter()
+            .filter_map(|s| bar(upstream, &s.endpoint, now));
+        if let Some(soonest) = barred.min() {
+            return admit::refusal(soonest, upstream.metrics.of(wish.worker));
+        }
         if self.slots.is_empty() && upstream.live.has_names() {
             Reason::DnsError.into()
         } else {
@@ -170,25 +238,71 @@ impl View {
                     })
                     .collect();
                 self.set = set;
+                self.barred.clear();
             }
         }
         let seen = seen(upstream, &self.set, now);
         let eligible = balance::eligible(&seen, upstream.config.panic_threshold.value);
+        let good_for = self.look_at_breakers(upstream, &seen, &eligible, now);
         self.picker = Picker::new(eligible, &seen, &mut self.random);
-        self.good_until = Some(now + GOOD_FOR);
+        self.good_until = Some(now + good_for);
+    }
+
+    /// Notes which endpoints have open breakers, and which of them would be asked but for that. Gives
+    /// for how long that is good: an opening that ends earlier is seen when it does.
+    fn look_at_breakers(
+        &mut self,
+        upstream: &Upstream,
+        seen: &[Seen],
+        eligible: &Eligible,
+        now: Instant,
+    ) -> Duration {
+        if upstream.endpoint_rule.is_none() {
+            return GOOD_FOR;
+        }
+        let back = self.barred.iter().filter(|i| !seen[**i].barred);
+        back.for_each(|i| self.slots[*i].pool.forgive());
+        self.barred = (0..seen.len()).filter(|i| seen[*i].barred).collect();
+        let in_use = eligible.indices.first().map(|i| &seen[*i]);
+        let would = |i: &usize| {
+            let slot = &self.slots[*i];
+            in_use.is_none_or(|other| {
+                let nearer = seen[*i].near || !other.near;
+                let before = seen[*i].priority < other.priority;
+                let beside = seen[*i].priority == other.priority && nearer;
+                (before || beside) && slot.endpoint.standing.is_usable(now)
+            })
+        };
+        self.on_trial = self.barred.iter().copied().filter(would).collect();
+        let slots = self.barred.iter().map(|i| &self.slots[*i]);
+        let ends = slots.filter_map(|s| bar(upstream, &s.endpoint, now));
+        ends.min().map_or(GOOD_FOR, |end| end.min(GOOD_FOR))
     }
 }
 
 /// How the endpoints of a set stand at `now`.
 pub(super) fn seen(upstream: &Upstream, set: &EndpointSet, now: Instant) -> Vec<Seen> {
-    let slow_start = upstream.config.slow_start.map(|t| t.0);
     set.endpoints
         .iter()
-        .map(|endpoint| Seen {
-            usable: endpoint.standing.is_usable(now),
-            priority: endpoint.priority,
-            near: endpoint.near,
-            weight: f64::from(endpoint.weight) * endpoint.standing.share(now, slow_start),
-        })
+        .map(|endpoint| stand(upstream, endpoint, now))
         .collect()
+}
+
+/// How an endpoint stands at `now`, its breaker included.
+pub(super) fn stand(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Seen {
+    let slow_start = upstream.config.slow_start.map(|t| t.0);
+    let barred = bar(upstream, endpoint, now).is_some();
+    Seen {
+        usable: endpoint.standing.is_usable(now) && !barred,
+        barred,
+        priority: endpoint.priority,
+        near: endpoint.near,
+        weight: f64::from(endpoint.weight) * endpoint.standing.share(now, slow_start),
+    }
+}
+
+/// For how long the breaker of an endpoint keeps the many from it.
+pub(super) fn bar(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Option<Duration> {
+    let rule = upstream.endpoint_rule.as_ref().filter(|r| !r.observes)?;
+    endpoint.breaker.as_ref()?.refuses(rule, now)
 }

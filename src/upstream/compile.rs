@@ -10,7 +10,9 @@ use http::HeaderName;
 use rustls_pki_types::ServerName;
 
 use super::Upstream;
+use super::admit::Guard;
 use super::balance;
+use super::breaker::{Breaker, BreakerConfig};
 use super::budget::Budget;
 use super::caps::Caps;
 use super::choose::HashKey;
@@ -49,7 +51,9 @@ impl Upstream {
         }
         let now = clock::now();
         let hashed = !matches!(key, HashKey::None);
-        let live = Live::new(specs, hashed, previous.map(|p| &*p.live), now);
+        let workers = metrics.iter().count() - 1;
+        let guarded = config.endpoint_breaker.is_some().then_some(workers);
+        let live = Live::new(specs, hashed, guarded, previous.map(|p| &*p.live), now);
         let caps = previous.map_or_else(
             || Arc::new(Caps::new(config.pool.max_connections.value)),
             |p| Arc::clone(&p.caps),
@@ -74,6 +78,14 @@ impl Upstream {
                 base: e.base.value.0,
                 max_percent: e.max_percent.value,
             }),
+            guard: config.breaker.as_ref().map(|config| Guard {
+                breaker: previous.and_then(|p| p.guard.as_ref()).map_or_else(
+                    || Arc::new(Breaker::new(workers, now)),
+                    |g| Arc::clone(&g.breaker),
+                ),
+                rule: config.rule(),
+            }),
+            endpoint_rule: config.endpoint_breaker.as_ref().map(BreakerConfig::rule),
             connector: connector?,
             http1_connector: http1_connector?,
             identity: identity(config, files),
@@ -110,6 +122,9 @@ fn check(config: &UpstreamConfig, problems: &mut Problems) {
     within("max_connections", connections, 1, 1_000_000, problems);
     within("panic_threshold", &config.panic_threshold, 0, 100, problems);
     check_health(config, problems);
+    for breaker in config.breakers() {
+        breaker.check(&timeouts.first_byte, problems);
+    }
     if let Some(eject) = config.eject.on() {
         within("consecutive", &eject.consecutive, 1, 1_000_000, problems);
         within("max_percent", &eject.max_percent, 0, 100, problems);

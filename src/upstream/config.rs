@@ -9,6 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::breaker::BreakerConfig;
 use crate::files::FileRef;
 use crate::gate::config::ConcurrencyConfig;
 use crate::problem::Located;
@@ -43,6 +44,13 @@ pub struct UpstreamConfig {
     /// Passive ejection of a failing endpoint. On by default; `eject = false` turns it off.
     #[serde(default)]
     pub eject: Switch<EjectConfig>,
+    /// Stops asking the upstream while it fails, and finds out by a few probes when to ask again.
+    /// Default: none.
+    #[serde(default)]
+    pub breaker: Option<BreakerConfig>,
+    /// The same for each endpoint: the others are asked meanwhile. Default: none.
+    #[serde(default)]
+    pub endpoint_breaker: Option<BreakerConfig>,
     /// When fewer than this percentage of the endpoints is usable, all are used. Default 50;
     /// 0 turns it off (then requests fail fast with 503).
     #[serde(default = "fifty")]
@@ -59,6 +67,13 @@ pub struct UpstreamConfig {
     /// TLS towards the endpoints; cleartext if absent.
     #[serde(default)]
     pub tls: Option<UpstreamTlsConfig>,
+}
+
+impl UpstreamConfig {
+    /// Both breakers, those there are.
+    pub(crate) fn breakers(&self) -> impl Iterator<Item = &BreakerConfig> {
+        self.breaker.iter().chain(&self.endpoint_breaker)
+    }
 }
 
 fn fifty() -> Located<u8> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustls_pki_types::ServerName;
 
+use super::breaker::Breaker;
 use super::eject::{self, Ejection};
 
 /// One resolved address of an upstream.
@@ -34,6 +35,8 @@ pub struct Endpoint {
     pub near: bool,
     /// How it stands; shared with the endpoint of this address in earlier plans.
     pub standing: Arc<Standing>,
+    /// Its breaker, if endpoints have one; shared likewise.
+    pub breaker: Option<Arc<Breaker>>,
 }
 
 /// How an endpoint stands, for all workers.

@@ -9,6 +9,7 @@
 //! * `endpoint`, `eject`, `latency`, `balance`, `budget`: who is asked; pure but for `endpoint`
 //! * `resolve`, `health`: the control thread's part
 //! * `connect`, `tls`, `wire`, `pool`, `caps`, `checkout`: connections
+//! * `breaker`, `admit`: who is not asked for a while
 //! * `choose`, `send`, `framing`, `upload`, `answer`, `record`: one try
 //! * `retry`: further ones
 //! * `tunnel`: both ways after a 101
@@ -17,6 +18,7 @@
 //! Nothing here knows routes or turns an error into a response.
 
 pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod config;
 pub mod eject;
@@ -25,6 +27,7 @@ pub mod retry;
 pub mod send;
 pub mod tunnel;
 
+mod admit;
 mod answer;
 mod caps;
 mod checkout;
@@ -66,6 +69,10 @@ pub struct Upstream {
     config: UpstreamConfig,
     key: choose::HashKey,
     rule: Option<eject::Rule>,
+    /// Its own breaker.
+    guard: Option<admit::Guard>,
+    /// How the breakers of its endpoints are set.
+    endpoint_rule: Option<breaker::Rule>,
     connector: Connector,
     http1_connector: Connector,
     /// A hash of all that makes connections unequal but the address and the TLS name.

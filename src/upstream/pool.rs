@@ -227,6 +227,11 @@ impl EndpointPool {
         self.latency.lock().observe(took, failed, now);
     }
 
+    /// Forgets its latency: what it was while it failed says nothing of it now.
+    pub(super) fn forgive(&self) {
+        *self.latency.lock() = Latency::default();
+    }
+
     /// Counts a request as under way until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight

@@ -9,21 +9,25 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
-
-use super::choose::Slot;
+use super::admit::{Tickets, back_pressure};
+use super::answer::Ending;
+use super::breaker::Outcome;
+use super::choose::{Slot, stand};
 use super::eject;
-use super::endpoint::Standing;
+use super::endpoint::Endpoint;
 use super::retry;
-use super::send::{Sender, Stale};
+use super::send::{ClientLate, Sender, Stale};
 use crate::clock;
 use crate::error::{GatewayError, Reason, Side};
+use crate::message::Response;
 
 /// One try. Dropped before its headers, it was cancelled; dropped after them, it was answered.
 pub(super) struct Record {
     sender: Arc<Sender>,
     slot: Arc<Slot>,
     started: Instant,
+    /// The breakers' leave, until they know how it ended.
+    tickets: Tickets,
     state: State,
 }
 
@@ -37,35 +41,53 @@ enum State {
 }
 
 impl Record {
-    pub(super) fn begin(sender: &Arc<Sender>, slot: &Arc<Slot>, started: Instant) -> Self {
+    pub(super) fn begin(
+        sender: &Arc<Sender>,
+        slot: &Arc<Slot>,
+        tickets: Tickets,
+        started: Instant,
+    ) -> Self {
         Record {
             sender: Arc::clone(sender),
             slot: Arc::clone(slot),
             started,
+            tickets,
             state: State::Asking,
         }
     }
 
     /// The response headers are here, or will never be. Gives how long that took.
-    pub(super) fn headers(&mut self, result: Result<StatusCode, &GatewayError>) -> Duration {
+    pub(super) fn headers(
+        &mut self,
+        result: &Result<(Response, Option<Ending>), GatewayError>,
+    ) -> Duration {
         let now = clock::now();
         let took = now - self.started;
         let cells = self.slot.pool.cells();
         cells.attempt_duration.observe(took);
         self.state = State::Counted;
         match result {
-            Ok(status) if status.is_server_error() => {
+            Ok((response, _)) if response.status().is_server_error() => {
                 cells.server_error.inc();
-                self.bad(now);
+                let stay_away = back_pressure(response).unwrap_or_default();
+                self.bad(Outcome::Bad(stay_away), now);
             }
-            Ok(_) => {
+            Ok((response, ending)) => {
                 self.slot.pool.observe(took, false, now);
                 self.state = State::Answered;
+                // What the client took to send its body is not the upstream's slowness.
+                let upload = ending.as_ref().and_then(|e| e.upload.as_ref());
+                let asked = upload.map_or(self.started, |u| u.moved());
+                let waited = now.saturating_duration_since(asked);
+                match back_pressure(response) {
+                    Some(stay_away) => self.end(Outcome::Bad(stay_away), now),
+                    None => self.tell(Outcome::Answered(waited), now),
+                }
             }
             Err(error) => {
                 cells.failed.inc(error.reason());
                 if is_its_fault(error) {
-                    self.bad(now);
+                    self.bad(Outcome::Bad(Duration::ZERO), now);
                 }
             }
         }
@@ -78,12 +100,25 @@ impl Record {
             self.state = State::Counted;
             self.slot.pool.cells().failed.inc(why);
             retry::answered(&self.sender.upstream, self.slot.pool.cells(), why);
-            self.bad(clock::now());
+            self.bad(Outcome::Broken, clock::now());
         }
     }
 
-    /// Counts a failure of the endpoint, which may eject it.
-    fn bad(&self, now: Instant) {
+    /// Tells the breakers how it ended, once.
+    fn end(&mut self, outcome: Outcome, now: Instant) {
+        self.tell(outcome, now);
+        self.tickets = Tickets::default();
+    }
+
+    fn tell(&self, outcome: Outcome, now: Instant) {
+        let tickets = self.tickets;
+        let (upstream, endpoint) = (&self.sender.upstream, &self.slot.endpoint);
+        upstream.tell(tickets, endpoint, outcome, self.sender.pools.worker, now);
+    }
+
+    /// Counts a failure of the endpoint, which may eject it or open a breaker.
+    fn bad(&mut self, outcome: Outcome, now: Instant) {
+        self.end(outcome, now);
         let pool = &self.slot.pool;
         pool.observe(now - self.started, true, now);
         let upstream = &self.sender.upstream;
@@ -95,11 +130,12 @@ impl Record {
             return;
         };
         let set = upstream.live.set();
-        let count = |what: &dyn Fn(&Standing) -> bool| {
-            set.endpoints.iter().filter(|e| what(&e.standing)).count()
+        let count = |what: &dyn Fn(&Endpoint) -> bool| {
+            let endpoints = set.endpoints.iter();
+            endpoints.filter(|e| what(e)).count()
         };
-        let ejected = count(&|s| s.is_ejected(now));
-        let usable = count(&|s| s.is_usable(now));
+        let ejected = count(&|e| e.standing.is_ejected(now));
+        let usable = count(&|e| stand(upstream, e, now).usable);
         if eject::may(rule, set.endpoints.len(), ejected, usable) {
             standing.eject(now, &ejection);
             upstream.live.changed();
@@ -119,19 +155,28 @@ impl Record {
 fn is_its_fault(error: &GatewayError) -> bool {
     error.reason().side() == Side::Upstream
         && error.reason() != Reason::ConnectionLimitReached
-        && !error.source().is_some_and(|s| s.is::<Stale>())
+        && !error
+            .source()
+            .is_some_and(|s| s.is::<Stale>() || s.is::<ClientLate>())
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         let cells = self.slot.pool.cells();
-        match self.state {
-            State::Asking => cells.cancelled.inc(),
+        let outcome = match self.state {
+            State::Asking => {
+                cells.cancelled.inc();
+                Outcome::Nothing
+            }
             State::Answered => {
                 cells.ok.inc();
                 self.slot.endpoint.standing.succeeded();
+                Outcome::Whole
             }
-            State::Counted => {}
+            State::Counted => Outcome::Nothing,
+        };
+        if self.tickets.is_held() {
+            self.end(outcome, clock::now());
         }
     }
 }

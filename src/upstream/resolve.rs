@@ -16,6 +16,7 @@ use rustls_pki_types::ServerName;
 use tokio::task::JoinSet;
 
 use super::balance::Ring;
+use super::breaker::Breaker;
 use super::endpoint::{Endpoint, Standing};
 
 /// One entry of `endpoints`, compiled.
@@ -54,6 +55,8 @@ pub(super) struct EndpointSet {
 pub(super) struct Live {
     specs: Vec<Spec>,
     hashed: bool,
+    /// Endpoints have breakers, for this many workers.
+    guarded: Option<usize>,
     set: RwLock<Arc<EndpointSet>>,
     answers: RwLock<Answers>,
     generation: AtomicU64,
@@ -72,6 +75,7 @@ impl Live {
     pub(super) fn new(
         specs: Vec<Spec>,
         hashed: bool,
+        guarded: Option<usize>,
         previous: Option<&Live>,
         now: Instant,
     ) -> Self {
@@ -79,14 +83,17 @@ impl Live {
             .map(|p| p.answers.read().clone())
             .unwrap_or_default();
         let before = previous.map(Live::set);
-        let set = build(&specs, hashed, &answers, before.as_deref(), now);
-        Live {
+        let mut live = Live {
             specs,
             hashed,
-            set: RwLock::new(Arc::new(set)),
+            guarded,
+            set: RwLock::default(),
             answers: RwLock::new(answers),
             generation: AtomicU64::new(1),
-        }
+        };
+        let set = live.build(before.as_deref(), now);
+        *live.set.get_mut() = Arc::new(set);
+        live
     }
 
     /// The endpoints in force.
@@ -155,11 +162,49 @@ impl Live {
 
     fn rebuild(&self) {
         let before = self.set();
-        let answers = self.answers.read().clone();
-        let now = crate::clock::now();
-        let set = build(&self.specs, self.hashed, &answers, Some(&before), now);
+        let set = self.build(Some(&before), crate::clock::now());
         *self.set.write() = Arc::new(set);
         self.changed();
+    }
+
+    fn build(&self, before: Option<&EndpointSet>, now: Instant) -> EndpointSet {
+        let answers = self.answers.read();
+        let warm = before.is_none_or(|set| set.endpoints.is_empty());
+        let known = |address: SocketAddr| {
+            let mut known = before.iter().flat_map(|set| &set.endpoints);
+            known.find(|e| e.address == address)
+        };
+        let breaker = |known: Option<&Arc<Endpoint>>| {
+            let workers = self.guarded?;
+            let kept = known.and_then(|e| e.breaker.clone());
+            Some(kept.unwrap_or_else(|| Arc::new(Breaker::new(workers, now))))
+        };
+        let addresses = |spec: &Spec| match spec.literal() {
+            Some(address) => vec![address],
+            None => answers.get(&spec.written).cloned().unwrap_or_default(),
+        };
+        let all = self.specs.iter();
+        let all = all.flat_map(|spec| addresses(spec).into_iter().map(move |a| (spec, a)));
+        let endpoint = |(spec, address): (&Spec, SocketAddr)| {
+            let known = known(address);
+            Arc::new(Endpoint {
+                address,
+                written: Arc::clone(&spec.written),
+                server_name: spec.server_name.clone(),
+                weight: spec.weight,
+                priority: spec.priority,
+                zone: spec.zone.clone(),
+                near: spec.near,
+                standing: known.map_or_else(
+                    || Arc::new(Standing::new(now, warm)),
+                    |e| Arc::clone(&e.standing),
+                ),
+                breaker: breaker(known),
+            })
+        };
+        let endpoints: Vec<Arc<Endpoint>> = all.map(endpoint).collect();
+        let ring = self.hashed.then(|| ring(&endpoints));
+        EndpointSet { endpoints, ring }
     }
 }
 
@@ -189,45 +234,6 @@ async fn lookup(spec: Spec) -> Option<(Arc<str>, Vec<SocketAddr>)> {
             None
         }
     }
-}
-
-fn build(
-    specs: &[Spec],
-    hashed: bool,
-    answers: &Answers,
-    before: Option<&EndpointSet>,
-    now: Instant,
-) -> EndpointSet {
-    let warm = before.is_none_or(|set| set.endpoints.is_empty());
-    let standing = |address: SocketAddr| {
-        let known = before.and_then(|set| set.endpoints.iter().find(|e| e.address == address));
-        match known {
-            Some(endpoint) => Arc::clone(&endpoint.standing),
-            None => Arc::new(Standing::new(now, warm)),
-        }
-    };
-    let addresses = |spec: &Spec| match spec.literal() {
-        Some(address) => vec![address],
-        None => answers.get(&spec.written).cloned().unwrap_or_default(),
-    };
-    let endpoints: Vec<Arc<Endpoint>> = specs
-        .iter()
-        .flat_map(|spec| addresses(spec).into_iter().map(move |a| (spec, a)))
-        .map(|(spec, address)| {
-            Arc::new(Endpoint {
-                address,
-                written: Arc::clone(&spec.written),
-                server_name: spec.server_name.clone(),
-                weight: spec.weight,
-                priority: spec.priority,
-                zone: spec.zone.clone(),
-                near: spec.near,
-                standing: standing(address),
-            })
-        })
-        .collect();
-    let ring = hashed.then(|| ring(&endpoints));
-    EndpointSet { endpoints, ring }
 }
 
 fn ring(endpoints: &[Arc<Endpoint>]) -> Ring {

@@ -152,7 +152,7 @@ impl Head {
 }
 
 /// Methods that may be repeated without harm (RFC 9110 9.2.2).
-fn is_idempotent(method: &Method) -> bool {
+pub(super) fn is_idempotent(method: &Method) -> bool {
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tower::Service;
 
+use super::admit::{self, Tickets, Wish};
 use super::answer::{self, Ending};
 use super::checkout::{Checkout, Lent, Wanted};
 use super::choose::{Slot, View};
@@ -57,6 +58,18 @@ impl StdError for Stale {
     }
 }
 
+/// A try's time was up while the client was still sending: no failure of the endpoint's.
+#[derive(Debug)]
+pub(super) struct ClientLate;
+
+impl fmt::Display for ClientLate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the client was still sending")
+    }
+}
+
+impl StdError for ClientLate {}
+
 /// Sends requests to one upstream over one worker's connections.
 #[derive(Clone)]
 pub struct Send(Arc<Sender>);
@@ -65,7 +78,7 @@ pub(super) struct Sender {
     pub(super) upstream: Arc<Upstream>,
     /// The upstream's name, this worker's own copy.
     name: Arc<str>,
-    pools: Arc<WorkerPools>,
+    pub(super) pools: Arc<WorkerPools>,
     view: Mutex<View>,
     per_try: Option<Duration>,
 }
@@ -108,11 +121,16 @@ impl Sender {
         let further = extensions.get::<Further>();
         let tried = further.map_or(&[] as &[_], |f| &f.tried);
         let fresh = further.is_some_and(|f| f.fresh);
-        let hash = self.upstream.key.of(&request, exchange);
-        let slot = self
-            .view
-            .lock()
-            .choose(&self.upstream, &self.pools, hash, tried, started)?;
+        let (slot, tickets) = self.slot(
+            &Wish {
+                hash: self.upstream.key.of(&request, exchange),
+                exchange,
+                avoid: tried,
+                safe: admit::is_safe(&request),
+                worker: self.pools.worker,
+            },
+            started,
+        )?;
         if let Some(exchange) = exchange {
             exchange.note(|notes| {
                 notes.upstream = Some(Arc::clone(&self.name));
@@ -120,13 +138,13 @@ impl Sender {
                 notes.tries += 1;
             });
         }
-        let mut record = Record::begin(&self, &slot, started);
+        let mut record = Record::begin(&self, &slot, tickets, started);
         let limits = Limits {
             per_try: self.per_try.map(|limit| started + limit),
             exchange,
         };
         let result = self.exchange(request, &slot, fresh, limits, started).await;
-        let took = record.headers(result.as_ref().map(|(response, _)| response.status()));
+        let took = record.headers(&result);
         if let Some(exchange) = exchange {
             exchange.note(|notes| notes.waited += took);
         }
@@ -136,6 +154,22 @@ impl Sender {
         };
         let idle = self.upstream.config.timeouts.idle.value.0;
         Ok(response.map(|body| answer::watch(body, ending, record, idle)))
+    }
+
+    /// The endpoint to ask, with the leave of the breakers.
+    fn slot(&self, wish: &Wish<'_>, now: Instant) -> Result<(Arc<Slot>, Tickets), GatewayError> {
+        let upstream = self.upstream.admit(wish, now)?;
+        let chosen = self
+            .view
+            .lock()
+            .choose(&self.upstream, &self.pools, wish, now);
+        match chosen {
+            Ok((slot, endpoint)) => Ok((slot, Tickets { upstream, endpoint })),
+            Err(error) => {
+                self.upstream.take_back(upstream, wish.worker, now);
+                Err(error)
+            }
+        }
     }
 
     /// One try up to the response headers, and what is let go at the end of the body.
@@ -228,7 +262,11 @@ impl Sender {
                 (due, why) = limit;
             }
             if due <= now {
-                return Err(why.into());
+                let waits_for_client = upload.is_some_and(|u| u.waits() == Waits::ForClient);
+                return Err(match waits_for_client && why == Reason::PerTryTimeout {
+                    true => GatewayError::caused(why, ClientLate),
+                    false => why.into(),
+                });
             }
             // An upload changes what is due: look again when it ends, and now and then.
             let look = upload.map_or(due, |_| due.min(now + first_byte.min(idle) / 8));

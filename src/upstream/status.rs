@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::breaker::BreakerStatus;
+use super::endpoint::Endpoint;
 use super::{Upstream, balance, choose};
 use crate::gate::caps::CapStanding;
 use crate::telemetry::cells::Gauge;
@@ -27,6 +29,8 @@ pub struct UpstreamStatus {
     pub retry_budget: Option<f64>,
     /// The cap on requests at it, if there is one.
     pub concurrency: Vec<CapStanding>,
+    /// Its breaker, if it has one.
+    pub breaker: Option<BreakerStatus>,
 }
 
 /// One endpoint.
@@ -36,7 +40,7 @@ pub struct EndpointStatus {
     pub address: String,
     /// As written in the config.
     pub name: Arc<str>,
-    /// A word of `ENDPOINT_STATES`.
+    /// A word of `ENDPOINT_STATES`; one with an open breaker is `ejected`.
     pub state: &'static str,
     /// Its share; 0 while it drains.
     pub weight: u16,
@@ -44,18 +48,21 @@ pub struct EndpointStatus {
     pub priority: u8,
     /// Its zone, if it has one.
     pub zone: Option<Arc<str>>,
+    /// Its breaker, if endpoints have one.
+    pub breaker: Option<BreakerStatus>,
 }
 
 pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
     let set = upstream.live.set();
     let seen = choose::seen(upstream, &set, now);
     let threshold = upstream.config.panic_threshold.value;
+    let is_barred = |e: &Endpoint| choose::bar(upstream, e, now).is_some();
     let resolved = set.endpoints.iter().map(|endpoint| EndpointStatus {
         address: endpoint.address.to_string(),
         name: Arc::clone(&endpoint.written),
         state: if endpoint.standing.is_unhealthy() {
             "unhealthy"
-        } else if endpoint.standing.is_ejected(now) {
+        } else if endpoint.standing.is_ejected(now) || is_barred(endpoint) {
             "ejected"
         } else {
             "healthy"
@@ -63,6 +70,7 @@ pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
         weight: endpoint.weight,
         priority: endpoint.priority,
         zone: endpoint.zone.clone(),
+        breaker: breaker(upstream, endpoint, now),
     });
     let unresolved = upstream.live.unresolved();
     let unresolved = unresolved.iter().map(|spec| EndpointStatus {
@@ -72,6 +80,7 @@ pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
         weight: spec.weight,
         priority: spec.priority,
         zone: spec.zone.clone(),
+        breaker: None,
     });
     let mut leaving = BTreeSet::new();
     for cells in upstream.metrics.iter() {
@@ -88,6 +97,7 @@ pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
         weight: 0,
         priority: 0,
         zone: None,
+        breaker: None,
     });
     UpstreamStatus {
         name: Arc::clone(&upstream.name),
@@ -102,5 +112,17 @@ pub(super) fn of(upstream: &Upstream, now: Instant) -> UpstreamStatus {
             .retry()
             .map(|retry| upstream.budget.left(retry.budget.value, now)),
         concurrency: upstream.concurrency.standing(),
+        breaker: upstream
+            .guard
+            .as_ref()
+            .map(|guard| guard.breaker.status(&guard.rule, now)),
     }
+}
+
+fn breaker(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Option<BreakerStatus> {
+    let (rule, breaker) = upstream
+        .endpoint_rule
+        .as_ref()
+        .zip(endpoint.breaker.as_ref())?;
+    Some(breaker.status(rule, now))
 }

@@ -12,6 +12,7 @@
 
 mod acceptance;
 mod bodies;
+mod breaker;
 mod cases;
 mod concurrency;
 mod config;

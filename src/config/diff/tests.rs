@@ -56,6 +56,13 @@ fn the_state_that_a_change_costs_is_told() {
         d.upstreams.changed[0].resets,
         ["pooled connections are replaced"]
     );
+    let with = OLD.replace("[upstreams.app]", "[upstreams.app]\nbreaker = {}");
+    let d = diff(&loaded(&with), &loaded(OLD));
+    let words = "upstreams: ~app (breaker; what breaker knows is forgotten)";
+    assert_eq!(d.to_string(), words);
+    let other = with.replace("{}", "{ min_requests = 3 }");
+    let d = diff(&loaded(&with), &loaded(&other));
+    assert_eq!(d.to_string(), "upstreams: ~app (breaker)");
     let d = against_old("127.0.0.1:8080", "127.0.0.1:8081");
     let resets = ["connections to 127.0.0.1:8080 drain"];
     assert_eq!(d.listeners.changed[0].resets, resets);

@@ -23,6 +23,7 @@ use super::router::{Found, why};
 use crate::config::{Loaded, RouteConfig, describe};
 use crate::error::{Cause, Reason};
 use crate::problem::{Located, Span};
+use crate::upstream::breaker::BreakerStatus;
 use crate::upstream::{EndpointStatus, Upstream};
 pub use asked::Asked;
 pub use policies::Policy;
@@ -85,6 +86,8 @@ pub struct Candidate {
     pub endpoints: Vec<EndpointStatus>,
     /// Too few are usable, so all are used.
     pub panic: bool,
+    /// Its breaker as it stands, if it has one.
+    pub breaker: Option<BreakerStatus>,
 }
 
 /// A step of the ladder.
@@ -162,6 +165,7 @@ fn candidate(plan: &Plan, upstream: &Upstream, weight: u32, now: Instant) -> Can
         at: config.and_then(|(name, _)| place(&plan.loaded, &name.span)),
         endpoints: status.endpoints,
         panic: status.panic,
+        breaker: status.breaker,
     }
 }
 

@@ -230,6 +230,18 @@ fn way_out(
                 list.add("concurrency", says, &cap.max.span);
             }
         }
+
+        for (name, breaker) in [
+            ("breaker", &section.breaker),
+            ("endpoint_breaker", &section.endpoint_breaker),
+        ] {
+            let Some(breaker) = breaker else { continue };
+            list.policies.push(Policy {
+                name,
+                says: format!("{}: opens {}", upstream.name, breaker.opens()),
+                at: place_of(list.loaded, &breaker.error_ratio),
+            });
+        }
         if let Some(retry) = section.retry.on() {
             let on: Vec<String> = retry.on.iter().map(|on| on.value.to_string()).collect();
             let says = format!(

@@ -40,6 +40,11 @@ respond = {}
 [[routes]]
 id = "all"
 respond = {}
+
+[upstreams.app.breaker]
+error_ratio = 0.25
+consecutive = 9
+mode = "observe"
 "#;
 
 fn plan() -> Plan {
@@ -68,7 +73,7 @@ fn the_winner_has_its_line_its_policies_its_upstreams_and_its_ladder() {
         ("api", Some("weir.toml:12:6"))
     );
     let names: Vec<&str> = route.policies.iter().map(|p| p.name).collect();
-    let order = "fallback priority concurrency concurrency rewrite timeout retry";
+    let order = "fallback priority concurrency concurrency rewrite timeout breaker retry";
     assert_eq!(names.join(" "), order);
     assert_eq!(route.policies[1].says, "normal");
     assert_eq!(route.policies[2].says, "header:x-t: at most 2 of a, 0 now");
@@ -79,11 +84,17 @@ fn the_winner_has_its_line_its_policies_its_upstreams_and_its_ladder() {
         "the upstream sees API.test:8443/new/a?b=1"
     );
     assert_eq!(route.policies[5].at.as_deref(), Some("weir.toml:15:11"));
+    let when = "when 25 % failed of at least 20 tries in 10s, or after 9 failures in a row";
+    assert_eq!(
+        route.policies[6].says,
+        format!("app: opens {when}, for 10s (observes)")
+    );
     assert_eq!(route.upstreams[0].endpoints.len(), 2);
     let steps: Vec<&str> = route.ladder.iter().map(|r| r.step.as_str()).collect();
     assert_eq!(steps, ["upstream backup", "respond 203"]);
     assert_eq!(route.ladder[1].on, [Cause::Limited]);
     let text = explanation.to_string();
+    assert!(text.contains("breaker closed for 0 s, 0 % of 0 tries failed, observes"));
     assert!(text.contains("api: GET api.test/v1/* x-t=a"), "{text}");
     assert!(
         text.contains("upstream backup on limited, shed, open, timeout, error"),

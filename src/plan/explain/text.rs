@@ -73,6 +73,9 @@ impl fmt::Display for Candidate {
         writeln!(f, "\nupstream")?;
         let head = format!("{}: weight {}, {}", self.name, self.weight, self.balance);
         line(f, &head, self.at.as_deref())?;
+        if let Some(breaker) = &self.breaker {
+            line(f, &format!("  {breaker}"), None)?;
+        }
         for endpoint in &self.endpoints {
             let mut text = format!("  {} {}", endpoint.address, endpoint.state);
             if endpoint.weight != 1 {
@@ -80,6 +83,9 @@ impl fmt::Display for Candidate {
             }
             if endpoint.priority != 0 {
                 text += &format!(", priority {}", endpoint.priority);
+            }
+            if let Some(breaker) = &endpoint.breaker {
+                text += &format!(", {breaker}");
             }
             line(f, &text, None)?;
         }

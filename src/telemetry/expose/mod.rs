@@ -22,7 +22,7 @@ use prometheus::{Registry, TextEncoder};
 use super::Build;
 use super::cells::{Cell, Gauge};
 use super::handles::{
-    ENDPOINT_STATES, LimiterCells, METHODS, Metrics, PoolClose, Refused, ReloadOutcome,
+    BREAKER, ENDPOINT_STATES, LimiterCells, METHODS, Metrics, PoolClose, Refused, ReloadOutcome,
     RetryDenied, RouteCells, UpstreamCells, Violation, WorkerCells,
 };
 use super::names::{self, Metric};
@@ -59,6 +59,8 @@ pub struct LiveUpstream {
     pub retry_budget: Option<f64>,
     /// How much may be in flight now; `None` without a cap.
     pub concurrency_limit: Option<u32>,
+    /// The state of its breaker, if it has one.
+    pub breaker: Option<&'static str>,
 }
 
 /// How full a limit's table is.
@@ -233,6 +235,17 @@ impl Scrape {
         out.push(histograms(&names::UPSTREAM_TLS_HANDSHAKE, &all, |c| {
             &c.tls_handshake
         }));
+        let mut breakers = Family::new(&names::BREAKER_TRANSITIONS);
+        for (name, cells) in &all {
+            for (at, word) in BREAKER.iter().enumerate() {
+                let count = cells.sum(|c| c.breaker_transitions[at].get());
+                breakers.number(&[name, word], count as f64);
+            }
+        }
+        out.push(breakers.done());
+        out.push(counters(&names::BREAKER_REFUSALS, &all, |c| {
+            &c.breaker_refusals
+        }));
         out.push(gauges(&names::UPSTREAM_IN_FLIGHT, &all, |c| &c.in_flight));
         out.push(counters(&names::UPSTREAM_EJECTIONS, &all, |c| &c.ejections));
     }
@@ -271,6 +284,7 @@ impl Scrape {
         let mut panic = Family::new(&names::UPSTREAM_PANIC);
         let mut budget = Family::new(&names::RETRY_BUDGET);
         let mut limit = Family::new(&names::CONCURRENCY_LIMIT);
+        let mut breaker = Family::new(&names::BREAKER_STATE);
         for upstream in self.live.upstreams() {
             let name = &*upstream.name;
             for (state, count) in ENDPOINT_STATES.iter().zip(upstream.endpoints) {
@@ -283,6 +297,12 @@ impl Scrape {
             if let Some(now) = upstream.concurrency_limit {
                 limit.number(&[name], f64::from(now));
             }
+            if let Some(state) = upstream.breaker {
+                for word in BREAKER {
+                    let is = f64::from(u8::from(*word == state));
+                    breaker.number(&[name, word], is);
+                }
+            }
         }
         let mut certificates = Family::new(&names::CERTIFICATE_NOT_AFTER);
         for c in self.live.certificates() {
@@ -294,6 +314,7 @@ impl Scrape {
             panic.done(),
             budget.done(),
             limit.done(),
+            breaker.done(),
             certificates.done(),
             single(&names::ACCESS_LOG_LINES, &[], lines as f64),
             single(&names::ACCESS_LOG_DROPPED, &[], dropped as f64),

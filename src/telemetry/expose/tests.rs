@@ -18,6 +18,7 @@ impl Live for Fixed {
             panic: true,
             retry_budget: Some(0.5),
             concurrency_limit: Some(20),
+            breaker: Some("open"),
         }]
     }
     fn limiters(&self) -> Vec<LiveLimiter> {
@@ -90,6 +91,8 @@ fn busy() -> Metrics {
     Reason::ALL.iter().for_each(|r| cells.failed.inc(*r));
     cells.pool_closes.iter().for_each(Cell::inc);
     cells.retries_denied.iter().for_each(Cell::inc);
+    cells.breaker_transitions.iter().for_each(Cell::inc);
+    cells.breaker_refusals.inc();
     let listener = metrics.listener("web");
     let cells = listener.of(0);
     cells.refused.iter().for_each(Cell::inc);

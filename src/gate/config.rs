@@ -114,6 +114,10 @@ impl ConcurrencyConfig {
         }
         if let Some(key) = &self.key {
             key.compile(NETWORK, problems);
+            if key.first().is_none() {
+                let problem = Problem::at(&max.span, "the key of this cap names nothing");
+                problems.push(problem.help("leave it out for one cap for all"));
+            }
         }
         self.check_queue(problems);
     }

@@ -1,4 +1,4 @@
-//! `weir demo`: the gateway before three origins of its own, in one process, with nothing to
+//! `weir demo`: the gateway before four origins of its own, in one process, with nothing to
 //! configure and nothing to install.
 //!
 //! The config is `demo.toml` beside this file, an ordinary one; only the ports come from here. The
@@ -26,6 +26,7 @@ pub fn run(port: u16) -> anyhow::Result<()> {
         ("STEADY", origins.steady.to_string()),
         ("FLAKY", origins.flaky.to_string()),
         ("SLOW", origins.slow.to_string()),
+        ("MOODY", origins.moody.to_string()),
         ("DOWN", origins.down.to_string()),
     ];
     let source = Source::Fixed(Box::new(move || {
@@ -52,6 +53,14 @@ fn what_to_try(port: u16, admin: u16) -> String {
                                              drops some: the retries hide it
   curl -i http://127.0.0.1:{port}/slow           an origin that takes 2 s, on a route that allows 0.5:
                                              504 with the reason in Proxy-Status
+  for i in 1 2 3 4 5 6; do curl -si http://127.0.0.1:{port}/limited | grep -iE 'degraded|ratelimit:'; done
+                                             a limit of 2 a second that degrades: after the third,
+                                             200 all the same, and Weir-Degraded says what it is
+  while sleep 0.5; do curl -s -o /dev/null -w '%{{http_code}} %header{{weir-degraded}}\\n' \\
+    http://127.0.0.1:{port}/moody; done           an origin that fails for 8 s of every 16: another one
+                                             answers, then the breaker opens and a fixed answer
+                                             does; it probes, and closes again. Ctrl-C ends the loop
+  curl -X POST http://127.0.0.1:{admin}/breakers/moody/open     by hand; and /auto to let it go
   curl -i http://127.0.0.1:{port}/pair           two endpoints, one of them down: you do not notice
   curl -i http://127.0.0.1:{port}/shop/cup       rewritten to /store/cup; a tenth goes to the slow one
   curl -i http://127.0.0.1:{port}/old/x          a redirect
@@ -60,6 +69,7 @@ fn what_to_try(port: u16, admin: u16) -> String {
   curl --http2-prior-knowledge http://127.0.0.1:{port}/ping
 
   http://127.0.0.1:{admin}/status             what is going on, as a page
+  curl '127.0.0.1:{admin}/explain?request=GET+http://127.0.0.1/limited'   what applies, and what is left
   http://127.0.0.1:{admin}/metrics            the same, for Prometheus
 
 Ctrl-C stops it."

@@ -1,4 +1,4 @@
-//! The three origins of the demo, and the address of one that is down.
+//! The four origins of the demo, and the address of one that is down.
 //! They listen on loopback, on free ports, and know nothing of Weir.
 
 use std::net::{SocketAddr, TcpListener};
@@ -11,14 +11,16 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
+use crate::clock;
 use crate::message::{Body, Response};
 
 /// Bound, not yet serving.
 pub(super) struct Origins {
-    listeners: [TcpListener; 3],
+    listeners: [TcpListener; 4],
     pub(super) steady: SocketAddr,
     pub(super) flaky: SocketAddr,
     pub(super) slow: SocketAddr,
+    pub(super) moody: SocketAddr,
     /// Nobody listens here.
     pub(super) down: SocketAddr,
 }
@@ -28,18 +30,23 @@ enum Kind {
     Steady,
     Flaky,
     Slow,
+    Moody,
 }
+
+/// The moody one is well for so long, then fails for as long.
+const MOOD: Duration = Duration::from_secs(8);
 
 impl Origins {
     pub(super) fn bind() -> std::io::Result<Self> {
         let bind = || TcpListener::bind("127.0.0.1:0");
-        let listeners = [bind()?, bind()?, bind()?];
-        let [steady, flaky, slow] = [0, 1, 2].map(|at: usize| listeners[at].local_addr());
+        let listeners = [bind()?, bind()?, bind()?, bind()?];
+        let [steady, flaky, slow, moody] = [0, 1, 2, 3].map(|at: usize| listeners[at].local_addr());
         let down = bind()?.local_addr()?;
         Ok(Origins {
             steady: steady?,
             flaky: flaky?,
             slow: slow?,
+            moody: moody?,
             down,
             listeners,
         })
@@ -47,11 +54,12 @@ impl Origins {
 
     /// Serves; never ends.
     pub(super) async fn serve(self) {
-        let [steady, flaky, slow] = self.listeners;
+        let [steady, flaky, slow, moody] = self.listeners;
         tokio::join!(
             serve(steady, Kind::Steady),
             serve(flaky, Kind::Flaky),
             serve(slow, Kind::Slow),
+            serve(moody, Kind::Moody),
         );
     }
 }
@@ -61,10 +69,13 @@ async fn serve(listener: TcpListener, kind: Kind) {
     let Ok(listener) = ready.and_then(|()| tokio::net::TcpListener::from_std(listener)) else {
         return;
     };
-    let count = Arc::new(AtomicU64::new(0));
+    let (count, started) = (Arc::new(AtomicU64::new(0)), clock::now());
     while let Ok((stream, _)) = listener.accept().await {
         let count = count.clone();
-        let answer = service_fn(move |request| answer(kind, count.fetch_add(1, Relaxed), request));
+        let answer = service_fn(move |request| {
+            let ill = ((clock::now() - started).as_secs() / MOOD.as_secs()) % 2 == 1;
+            answer(kind, count.fetch_add(1, Relaxed), ill, request)
+        });
         let server = hyper::server::conn::http1::Builder::new();
         tokio::spawn(async move {
             // A client that breaks off, and a request that was dropped on purpose, are no news.
@@ -73,20 +84,24 @@ async fn serve(listener: TcpListener, kind: Kind) {
     }
 }
 
+fn not_now() -> Response {
+    let mut response = Response::new(Body::from("not now\n".to_owned()));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
 async fn answer(
     kind: Kind,
     count: u64,
+    ill: bool,
     request: http::Request<Incoming>,
 ) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
     match kind {
         Kind::Flaky if count % 7 == 6 => return Err("dropped".into()),
-        Kind::Flaky if count % 3 == 2 => {
-            let mut response = Response::new(Body::from("not now\n".to_owned()));
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            return Ok(response);
-        }
+        Kind::Flaky if count % 3 == 2 => return Ok(not_now()),
+        Kind::Moody if ill => return Ok(not_now()),
         Kind::Slow => tokio::time::sleep(Duration::from_secs(2)).await,
-        Kind::Steady | Kind::Flaky => {}
+        Kind::Steady | Kind::Flaky | Kind::Moody => {}
     }
     let fields = request.headers().iter().map(|(name, value)| {
         (

@@ -60,7 +60,9 @@ pub(super) fn of(
         list.add("max_body", says, &(0..0));
     }
     if let Some(steps) = &config.fallback {
-        let says = format!("{} steps when anything below fails", steps.value.len());
+        let count = steps.value.len();
+        let plural = if count == 1 { "" } else { "s" };
+        let says = format!("{count} step{plural} when anything below fails");
         list.add("fallback", says, &steps.span);
     }
     refusals(&mut list, config, route, asked, now);

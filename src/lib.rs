@@ -109,8 +109,8 @@
 //!    thread. *
 //! 7. [`plan::compile`] does no I/O: [`config::load`] has read all it needs.
 //! 8. Bodies stream. What is kept for a replay has a cap.
-//! 9. [`upstream::balance`], [`upstream::budget`], [`upstream::eject`], [`plan::router`] and
-//!    [`plan::pattern`] never ask for the time or for chance: both are arguments. *
+//! 9. [`upstream::balance`], [`upstream::budget`], [`upstream::eject`], [`plan::router`],
+//!    [`plan::pattern`] and [`message::coding`] never ask for the time or for chance: both are arguments. *
 //! 10. An unknown key in a config is an error, and every key there is stands in `config/weir.toml`. *
 //! 11. One clock, in [`clock`]. *
 //! 12. Every metric stands in [`telemetry::names`]; labels are names of the config, worker numbers or

@@ -68,6 +68,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
 
 /// Modules that take time and chance as arguments.
 const PURE: &[&str] = &[
+    "message/coding.rs",
     "upstream/balance.rs",
     "upstream/budget.rs",
     "upstream/eject.rs",

@@ -51,6 +51,7 @@
 //!     rescue            below here failure is an error; above, it is a response
 //!     intake            the body's cap and the time between its pieces
 //!     fallback          the ladder: a lesser answer when anything below refused or failed
+//!     compress          what is worth it leaves encoded
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
 //!     upgrade           who may leave HTTP
 //!     rewrite           what only the upstream sees

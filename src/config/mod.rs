@@ -32,11 +32,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{FileRef, Files};
 use crate::message::fixed::FixedConfig;
+use crate::middleware::compress::CompressConfig;
 use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::middleware::redirect::RedirectConfig;
 use crate::middleware::rewrite::RewriteConfig;
 use crate::problem::{Located, Sources};
+use crate::switch::Switch;
 use crate::units::{Size, Time};
 use crate::upstream::config::UpstreamConfig;
 
@@ -266,6 +268,8 @@ pub struct DefaultsConfig {
     pub max_body: Option<Size>,
     /// As on a route.
     pub headers: Option<HeadersConfig>,
+    /// As on a route.
+    pub compress: Option<Switch<CompressConfig>>,
 }
 
 /// An address where clients connect.
@@ -424,6 +428,9 @@ pub struct RouteConfig {
     /// What is changed in the fields.
     #[serde(default)]
     pub headers: Option<HeadersConfig>,
+    /// Whether and how answers are encoded. Default: `defaults.compress`, and off without that.
+    #[serde(default)]
+    pub compress: Option<Switch<CompressConfig>>,
     /// The protocols a connection may be upgraded to, such as `"websocket"`. Default: none. Such a
     /// connection is closed when nothing has moved either way for an hour.
     #[serde(default)]

@@ -11,6 +11,8 @@
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use http::{HeaderMap, HeaderValue};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A list longer than this asks for nothing, in bytes over all field lines.
 const MAX_BYTES: usize = 1024;
@@ -21,7 +23,10 @@ type Weight = u16;
 const FULL: Weight = 1000;
 
 /// A content coding that we speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Coding {
     /// gzip, RFC 1952.
     Gzip,

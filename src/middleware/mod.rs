@@ -12,6 +12,7 @@
 //! * `rescue`: an error becomes a response; a panic becomes an error
 //! * `headers`: the route's edits
 //! * `fallback`: the ladder of lesser answers
+//! * `compress`: answers encoded in what the client takes
 //! * `upgrade`: who may leave HTTP, and the join of both ends
 //! * `intake`: caps and timeout on the request body
 //! * `rewrite`: path and host before the upstream sees them
@@ -19,6 +20,7 @@
 //! * `split`: a share for each upstream
 //! * `respond`, `redirect`, `refuse`: answers without an upstream
 
+pub mod compress;
 pub mod fallback;
 pub mod forward;
 pub mod headers;

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use crate::config::{DefaultsConfig, Loaded, RouteConfig};
 use crate::message::fixed::FixedConfig;
+use crate::middleware::compress::Compression;
 use crate::middleware::fallback::{FallbackConfig, Ladder};
 use crate::middleware::headers::{HeadersConfig, HeadersLayer};
 use crate::middleware::redirect::Redirect;
 use crate::middleware::respond::Respond;
 use crate::middleware::rewrite::RewriteLayer;
 use crate::problem::{Located, Problem, Problems};
+use crate::switch::Switch;
 use crate::telemetry::handles::RouteMetrics;
 use crate::units::Time;
 use crate::upstream::Upstream;
@@ -42,6 +44,8 @@ pub struct RoutePlan {
     pub rewrite: Option<RewriteLayer>,
     /// Protocols a connection may be upgraded to, lower case.
     pub upgrade: Vec<String>,
+    /// How answers are encoded.
+    pub compress: Option<Compression>,
     /// Lesser answers.
     pub ladder: Option<Ladder<Arc<Upstream>>>,
     /// Who answers.
@@ -86,6 +90,8 @@ impl RoutePlan {
         let files = &context.loaded.files;
         let headers = config.headers.as_ref().map(|h| h.layer(files, problems));
         let rewrite = config.rewrite.as_ref().map(|r| r.value.layer(problems));
+        let compress = config.compress.as_ref().and_then(Switch::on);
+        let compress = compress.map(|section| section.compile(problems));
         let ladder = ladder(&config, context, problems);
         let action = Action::compile(&config, context, problems);
         let upgrade = config
@@ -105,6 +111,7 @@ impl RoutePlan {
             headers,
             rewrite,
             upgrade,
+            compress,
             ladder,
             action: action?,
             config: Some(config),
@@ -122,6 +129,7 @@ impl RoutePlan {
             headers: None,
             rewrite: None,
             upgrade: Vec::new(),
+            compress: None,
             ladder: None,
             action: Action::Refuse,
             config: None,
@@ -177,6 +185,7 @@ fn inherit(route: &RouteConfig, defaults: &DefaultsConfig) -> RouteConfig {
     route.timeout = route.timeout.or_else(|| defaults.timeout.clone());
     route.max_body = route.max_body.or(defaults.max_body);
     route.headers = route.headers.or_else(|| defaults.headers.clone());
+    route.compress = route.compress.or_else(|| defaults.compress.clone());
     route
 }
 

@@ -17,6 +17,7 @@ use tower::{Layer, Service, ServiceBuilder};
 use crate::chance::Chance;
 use crate::error::GatewayError;
 use crate::message::{Request, Response};
+use crate::middleware::compress::{CompressLayer, Encoders};
 use crate::middleware::fallback::{FallbackLayer, Guide};
 use crate::middleware::forward::{ForwardLayer, Signature};
 use crate::middleware::headers::HeadersLayer;
@@ -101,6 +102,8 @@ pub struct Kit {
     pub pools: Arc<WorkerPools>,
     /// Its chance.
     pub chance: Arc<Chance>,
+    /// Its encoders.
+    pub encoders: Arc<Encoders>,
     /// Its access log.
     pub access: Option<AccessLog>,
     /// Who joins upgraded connections.
@@ -138,8 +141,15 @@ where
         })
         // the last word when anything below refused or failed
         .option_layer(ladder(route, kit))
+        // a hit in a cache above is encoded already; all that is fetched passes here
+        .option_layer(compression(route, kit))
         .service(answerer);
     Stack::new(stack)
+}
+
+fn compression(route: &RoutePlan, kit: &Kit) -> Option<CompressLayer> {
+    let compress = route.compress.as_ref()?;
+    Some(compress.layer(&kit.encoders, &kit.metrics, kit.worker))
 }
 
 /// The ladder of a route, with this worker's ways to its other upstreams.

@@ -12,9 +12,11 @@
 //!   budgets, times, open requests
 //! * `dispatch`, `admit`: one request, and whether it is one
 //! * `tunnels`: upgraded connections
+//! * `aside`: threads for long work
 //! * `drain`, `signals`: how it ends
 
 pub mod admit;
+pub mod aside;
 mod bind;
 mod connection;
 mod detect;

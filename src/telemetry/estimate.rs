@@ -5,9 +5,10 @@
 
 use super::handles::{
     CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied,
-    Violation, WAIT,
+    Skip, Violation, WAIT,
 };
 use crate::error::{Cause, Reason};
+use crate::message::coding::Coding;
 use crate::message::exchange::Step;
 
 /// The most series that this many routes, upstreams, listeners (one certificate each) and workers
@@ -17,6 +18,7 @@ pub fn series_estimate(routes: usize, upstreams: usize, listeners: usize, worker
         + upstreams * upstream()
         + listeners * listener()
         + workers * worker()
+        + compression()
         + process()
 }
 
@@ -55,6 +57,12 @@ fn listener() -> usize {
 fn worker() -> usize {
     // connections, requests, generation, accepts, busy
     5 + histogram(LOOP)
+}
+
+fn compression() -> usize {
+    // responses, bytes in and out, time, decoded
+    let by_coding = 5;
+    Coding::ALL.len() * by_coding + Skip::ALL.len()
 }
 
 fn process() -> usize {

@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 
 use super::cells::{Cell, Gauge, Histogram, PerWorker};
 pub use super::words::{CODES, ENDPOINT_STATES, METHODS};
-pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Violation};
+pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Skip, Violation};
 use crate::error::{Cause, Reason};
+use crate::message::coding::Coding;
 use crate::message::exchange::Step;
 
 const US: u64 = 1_000;
@@ -284,6 +285,27 @@ impl Default for ListenerCells {
     }
 }
 
+/// One block of the numbers of compression.
+#[derive(Debug, Default)]
+pub struct CompressionCells {
+    /// By [`Coding`].
+    pub codings: [CodingCells; Coding::ALL.len()],
+    /// Answers decoded, by coding.
+    pub decoded: [Cell; Coding::ALL.len()],
+    /// By [`Skip`].
+    pub skipped: [Cell; Skip::ALL.len()],
+}
+
+/// The numbers of one coding.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.4")]
+pub struct CodingCells {
+    pub responses: Cell,
+    pub bytes_in: Cell,
+    pub bytes_out: Cell,
+    pub nanos: Cell,
+}
+
 /// A worker's own numbers.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.5")]
@@ -344,6 +366,8 @@ pub struct Metrics {
     listeners: Mutex<BTreeMap<Arc<str>, Arc<ListenerMetrics>>>,
     /// A block for each worker (the last, the control thread's, stays at nothing).
     pub worker: PerWorker<WorkerCells>,
+    /// A block for each worker.
+    pub compression: PerWorker<CompressionCells>,
     /// Reloads and the plan in force.
     pub config: ConfigCells,
 }
@@ -357,6 +381,7 @@ impl Metrics {
             upstreams: Mutex::default(),
             listeners: Mutex::default(),
             worker: PerWorker::new(workers, WorkerCells::default),
+            compression: PerWorker::new(workers, CompressionCells::default),
             config: ConfigCells::default(),
         }
     }

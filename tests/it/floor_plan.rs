@@ -69,6 +69,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
 /// Modules that take time and chance as arguments.
 const PURE: &[&str] = &[
     "message/coding.rs",
+    "middleware/compress/verdict.rs",
     "upstream/balance.rs",
     "upstream/budget.rs",
     "upstream/eject.rs",

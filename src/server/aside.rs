@@ -81,7 +81,9 @@ mod tests {
         assert!(bench.sit() && !bench.sit());
         let (tell, told) = channel();
         bench.work(Box::new(|| panic!("as a test wants")));
-        bench.work(Box::new(move || drop(tell.send("done"))));
+        bench.work(Box::new(move || {
+            tell.send("done").expect("it is waited for");
+        }));
         assert_eq!(told.recv(), Ok("done"));
     }
 }

@@ -13,6 +13,7 @@
 mod acceptance;
 mod bodies;
 mod cases;
+mod compress;
 mod config;
 mod docs;
 mod explain;

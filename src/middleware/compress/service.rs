@@ -1,4 +1,7 @@
 //! The way through: what is asked is read and normalised, what comes back is judged and wrapped.
+//!
+//! An answer that is left alone costs the judgement and nothing else; an encoder is taken only for a
+//! body that will go through it.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -141,7 +141,7 @@ fn a_coded_body_that_is_cut_anywhere_is_not_whole() {
 #[test]
 fn a_body_that_unfolds_without_end_is_given_up() {
     for coding in Coding::ALL {
-        let bytes = encoded(coding, &vec![0; 16 << 20]);
+        let bytes = encoded(coding, &vec![0; 4 << 20]);
         assert!(bytes.len() < 100_000, "{coding:?} {}", bytes.len());
         assert_eq!(ours(coding, &bytes, 4096), Err(Bad::Bomb), "{coding:?}");
         let page = vec![0; 1 << 20];
@@ -547,7 +547,7 @@ async fn what_the_client_does_not_take_is_decoded_or_broken_off() {
                 Reason::HttpProtocolError,
             ),
             (
-                encoded(coding, &vec![0; 16 << 20]),
+                encoded(coding, &vec![0; 4 << 20]),
                 Reason::HttpProtocolError,
             ),
         ] {
@@ -706,9 +706,9 @@ impl Aside for Threads {
 #[tokio::test]
 async fn long_work_is_done_aside_while_there_is_a_seat() {
     let threads = Arc::new(Threads::default());
-    let mut world = World::new("levels = { br = 9 }");
+    let mut world = World::new("levels = { br = 11 }");
     world.encoders = Arc::new(Encoders::new(Some(threads.clone())));
-    let plain = text(300_000);
+    let plain = text(200_000);
     let answer = || response(200, "content-type: text/plain", Body::from(plain.clone()));
     let (first, _) = world.ask(request("accept-encoding: br"), answer()).await;
     let (second, _) = world.ask(request("accept-encoding: br"), answer()).await;

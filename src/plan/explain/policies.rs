@@ -61,6 +61,10 @@ pub(super) fn of(
         list.add("fallback", says, &steps.span);
     }
     refusals(&mut list, config, route, asked, now);
+    if let Some(compression) = &route.compress {
+        let says = compression.explain(&asked.method, &asked.headers);
+        list.add("compress", says, &(0..0));
+    }
     way_out(&mut list, plan, config, route, asked);
     list.policies
 }

@@ -201,16 +201,16 @@ fn zstd(
     while input.pos() < input.src.len() {
         into(out, |room| encoder.run(&mut input, room))?;
     }
-    while then != Then::GoOn {
-        let left = into(out, |room| match then {
-            Then::Finish => encoder.finish(room, true),
-            Then::GoOn | Then::Flush => encoder.flush(room),
-        })?;
+    loop {
+        let left = match then {
+            Then::GoOn => 0,
+            Then::Flush => into(out, |room| encoder.flush(room))?,
+            Then::Finish => into(out, |room| encoder.finish(room, true))?,
+        };
         if left == 0 {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 /// Lends the codec some room at the end of `out`.

@@ -111,10 +111,9 @@ impl<F: Future<Output = Result<Response, GatewayError>>> Future for CompressFutu
         let this = self.project();
         let mut response = ready!(this.inner.poll(cx))?;
         if response.status() == StatusCode::NOT_MODIFIED {
-            if let Some(weak) = this.weak.as_ref() {
-                if fields::known_as_weak(weak, response.headers()) {
-                    fields::weaken(response.headers_mut());
-                }
+            let weak = this.weak.as_ref();
+            if weak.is_some_and(|weak| fields::known_as_weak(weak, response.headers())) {
+                fields::weaken(response.headers_mut());
             }
             return Poll::Ready(Ok(response));
         }

@@ -2,20 +2,21 @@
 //!
 //! A poll encodes at most one slice, and after some of them the task is given up and woken again,
 //! so that one large body holds nobody else's request up (CASES J13). Of a body whose length is not
-//! known, what is there is flushed whenever no more has come: an event a second arrives at once
-//! (J06). Trailers are held to the end. Long work is done aside, one slice at a time, with the
+//! known, what is there is flushed when no more has come, but not again and again while it merely
+//! arrives in small pieces: an event a second arrives at once (J06). Trailers are held to the end. Long work is done aside, one slice at a time, with the
 //! encoder lent to another thread meanwhile.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use tokio::sync::oneshot;
+use tokio::time::{Sleep, sleep_until};
 
 use super::encoder::{Encoder, Failed, Then};
 use super::lend::{Lent, Seat};
@@ -34,6 +35,9 @@ pub(super) const TURN: usize = 64 * 1024;
 /// Output that is worth a frame while more is to come.
 const FRAME: usize = 8 * 1024;
 
+/// The least time between two flushes: each costs bytes, and in br a good deal of work.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// A body being encoded.
 pub(super) struct Encoding {
     inner: Body,
@@ -45,6 +49,10 @@ pub(super) struct Encoding {
     away: Option<oneshot::Receiver<Done>>,
     /// Flush when nothing more has come.
     live: bool,
+    /// When that was done last.
+    flushed: Option<Instant>,
+    /// Until it may be done again.
+    nap: Option<Pin<Box<Sleep>>>,
     input: Bytes,
     out: Vec<u8>,
     /// Input since others had their turn.
@@ -102,6 +110,8 @@ impl Encoding {
             seat,
             away: None,
             live,
+            flushed: None,
+            nap: None,
             input: Bytes::new(),
             out: Vec::new(),
             turn: 0,
@@ -205,6 +215,18 @@ impl Encoding {
         }
     }
 
+    /// Waits until the next flush may be done.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = clock::now();
+        if let Some(due) = self.flushed.map(|at| at + PAUSE).filter(|due| *due > now) {
+            let nap = || Box::pin(sleep_until(due.into()));
+            ready!(self.nap.get_or_insert_with(nap).as_mut().poll(cx));
+        }
+        self.nap = None;
+        self.flushed = Some(now);
+        Poll::Ready(())
+    }
+
     /// Reads on. A frame: there is no more for now, and this should not wait for it.
     fn poll_input(
         &mut self,
@@ -217,6 +239,7 @@ impl Encoding {
                     return Poll::Pending;
                 }
                 if self.holds {
+                    ready!(self.poll_pause(cx));
                     self.step(Then::Flush)?;
                     return Poll::Ready(Ok(None));
                 }

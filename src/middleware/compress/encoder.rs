@@ -16,7 +16,10 @@ use crate::message::coding::Coding;
 /// Windows, as powers of two.
 const GZIP_WINDOW: u8 = 15;
 const BR_WINDOW: u32 = 18;
-const ZSTD_WINDOW: u32 = 18;
+const ZSTD_WINDOW: u32 = 17;
+
+/// Tables of zstd, as powers of two: of long matches, of short ones.
+const ZSTD_TABLES: (u32, u32) = (16, 15);
 
 /// Room that a step makes for its output, in bytes.
 const ROOM: usize = 4 * 1024;
@@ -65,8 +68,13 @@ impl Encoder {
             }
             Coding::Zstd => {
                 let mut encoder = Zstd::new(i32::from(level)).map_err(|_| Failed)?;
-                let window = encoder.set_parameter(CParameter::WindowLog(ZSTD_WINDOW));
-                window.map_err(|_| Failed)?;
+                for bound in [
+                    CParameter::WindowLog(ZSTD_WINDOW),
+                    CParameter::HashLog(ZSTD_TABLES.0),
+                    CParameter::ChainLog(ZSTD_TABLES.1),
+                ] {
+                    encoder.set_parameter(bound).map_err(|_| Failed)?;
+                }
                 Codec::Zstd(encoder)
             }
         };

@@ -269,7 +269,7 @@ pub struct DefaultsConfig {
     /// As on a route.
     pub headers: Option<HeadersConfig>,
     /// As on a route.
-    pub compress: Option<Switch<CompressConfig>>,
+    pub compress: Option<Located<Switch<CompressConfig>>>,
 }
 
 /// An address where clients connect.
@@ -430,7 +430,7 @@ pub struct RouteConfig {
     pub headers: Option<HeadersConfig>,
     /// Whether and how answers are encoded. Default: `defaults.compress`, and off without that.
     #[serde(default)]
-    pub compress: Option<Switch<CompressConfig>>,
+    pub compress: Option<Located<Switch<CompressConfig>>>,
     /// The protocols a connection may be upgraded to, such as `"websocket"`. Default: none. Such a
     /// connection is closed when nothing has moved either way for an hour.
     #[serde(default)]

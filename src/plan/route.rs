@@ -16,7 +16,6 @@ use crate::middleware::redirect::Redirect;
 use crate::middleware::respond::Respond;
 use crate::middleware::rewrite::RewriteLayer;
 use crate::problem::{Located, Problem, Problems};
-use crate::switch::Switch;
 use crate::telemetry::handles::RouteMetrics;
 use crate::units::Time;
 use crate::upstream::Upstream;
@@ -90,7 +89,7 @@ impl RoutePlan {
         let files = &context.loaded.files;
         let headers = config.headers.as_ref().map(|h| h.layer(files, problems));
         let rewrite = config.rewrite.as_ref().map(|r| r.value.layer(problems));
-        let compress = config.compress.as_ref().and_then(Switch::on);
+        let compress = config.compress.as_ref().and_then(|c| c.value.on());
         let compress = compress.map(|section| section.compile(problems));
         let ladder = ladder(&config, context, problems);
         let action = Action::compile(&config, context, problems);

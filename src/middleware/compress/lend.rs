@@ -14,7 +14,7 @@ use super::encoder::{Encoder, Failed};
 use crate::message::coding::Coding;
 
 /// Streams that one worker encodes at once. Each holds about 350 KiB in gzip, 700 in zstd and 2.5 MiB
-/// in br, once it has seen that much of its body.
+/// in br, once it has seen that much of its body; br takes more for one that is many MiB long.
 const MOST: usize = 128;
 
 /// Idle encoders that are kept, over all kinds.

@@ -54,6 +54,7 @@
 //!     load_shed         low priority is refused while the process is short of something
 //!     rate_limit        refuse fairly, before work
 //!     concurrency       a cap on what is in flight, and a bounded queue
+//!     compress          what is worth it leaves encoded
 //!     rate_limit        what counts misses alone
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
 //!     upgrade           who may leave HTTP
@@ -116,8 +117,8 @@
 //! 8. Bodies stream. What is kept for a replay has a cap.
 //! 9. The time and the table of [`middleware::rate_limit`], [`gate::gradient`], [`mod@pressure`],
 //!    [`upstream::balance`], [`upstream::breaker`], [`upstream::budget`], [`upstream::eject`],
-//!    [`plan::router`] and [`plan::pattern`] never ask for the time or for chance: both are
-//!    arguments. *
+//!    [`plan::router`], [`plan::pattern`] and [`message::coding`] never ask for the time or for
+//!    chance: both are arguments. *
 //! 10. An unknown key in a config is an error, and every key there is stands in `config/weir.toml`. *
 //! 11. One clock, in [`clock`]. *
 //! 12. Every metric stands in [`telemetry::names`]; labels are names of the config, worker numbers or

@@ -20,11 +20,13 @@ use crate::chance::Chance;
 use crate::clock;
 use crate::config::{Config, Loaded, LogFormat};
 use crate::control::Control;
+use crate::middleware::compress::Encoders;
 use crate::plan::stack::Kit;
 use crate::plan::{Plan, SharedPlan, compile};
 use crate::pressure;
 use crate::pressure::probe::Granted;
 use crate::reload::{Cause, Reload, Source, access_settings, level, resolve_names};
+use crate::server::aside::Bench;
 use crate::server::drain::Signal;
 use crate::server::signals::{Asked, Signals};
 use crate::server::tunnels::LocalTunnels;
@@ -135,7 +137,8 @@ impl Process {
         let sockets = Server::bind(&plan, workers)
             .map_err(|problems| anyhow!(problems.render(&loaded.sources, false)))?;
         server::beside("weir-access-log", move || writer.run())?;
-        let build = worker_builder(shared.clone(), metrics.clone(), logs);
+        let aside = Bench::start(workers)?;
+        let build = worker_builder(shared.clone(), metrics.clone(), logs, aside);
         let server = Server::start(sockets, workers, build)?;
         let (ask, requests) = mpsc::channel(16);
         let control = Control::new(shared.clone(), metrics.clone(), access.clone(), ask);
@@ -297,6 +300,7 @@ fn worker_builder(
     shared: SharedPlan,
     metrics: Arc<Metrics>,
     logs: Vec<AccessLog>,
+    aside: Arc<Bench>,
 ) -> impl Fn(usize, Signal) -> Worker + Send + Sync + 'static {
     move |worker, drain| {
         let kit = Kit {
@@ -304,6 +308,7 @@ fn worker_builder(
             metrics: metrics.clone(),
             pools: Arc::new(WorkerPools::new(worker)),
             chance: Arc::new(Chance::default()),
+            encoders: Arc::new(Encoders::new(Some(aside.clone()))),
             access: logs.get(worker).cloned(),
             tunnels: Arc::new(LocalTunnels::new(worker, metrics.clone(), drain)),
         };

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::files::{FileRef, Files};
 use crate::gate::config::RouteConcurrency;
 use crate::message::fixed::FixedConfig;
+use crate::middleware::compress::CompressConfig;
 use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::middleware::rate_limit::{LimitsConfig as RateLimitsConfig, RateLimitHeaders};
@@ -281,6 +282,8 @@ pub struct DefaultsConfig {
     pub priority: Option<Located<Priority>>,
     /// As on a route. Each route counts for itself.
     pub concurrency: Option<RouteConcurrency>,
+    /// As on a route.
+    pub compress: Option<Located<Switch<CompressConfig>>>,
 }
 
 /// An address where clients connect.
@@ -450,6 +453,9 @@ pub struct RouteConfig {
     /// each. Default: no cap.
     #[serde(default)]
     pub concurrency: Option<RouteConcurrency>,
+    /// Whether and how answers are encoded. Default: `defaults.compress`, and off without that.
+    #[serde(default)]
+    pub compress: Option<Located<Switch<CompressConfig>>>,
     /// The protocols a connection may be upgraded to, such as `"websocket"`. Default: none. Such a
     /// connection is closed when nothing has moved either way for an hour.
     #[serde(default)]

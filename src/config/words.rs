@@ -8,7 +8,7 @@ use super::path::{self, Step};
 use crate::problem::{Problem, Span, nearest};
 
 /// Keys of features that this version does not have.
-const TO_COME: [&str; 2] = ["cache", "compress"];
+const TO_COME: [&str; 1] = ["cache"];
 
 /// The complaint about one error at the node `steps`.
 pub(super) fn problem(error: &toml::de::Error, span: &Span, steps: &[Step]) -> Problem {

@@ -6,6 +6,7 @@
 //!
 //! * `body`: the one body type, streaming by default
 //! * `exchange`: connection facts, request facts, notes for the log
+//! * `coding`: which content codings a client takes, and which a body is in
 //! * `target`: one canonical path and host, decided once
 //! * `replay`: a request body that can be sent again
 //! * `fixed`: an answer that is always the same
@@ -15,6 +16,7 @@
 //! * `hop`: hop-by-hop fields, Via, Forwarded and X-Forwarded-*
 
 pub mod body;
+pub mod coding;
 pub mod exchange;
 pub mod fixed;
 pub mod hop;

@@ -14,6 +14,7 @@
 //! * `load_shed`: refuse by priority while the process is short of something
 //! * `concurrency`: a cap on what is in flight, and a bounded queue
 //! * `fallback`: the ladder of lesser answers
+//! * `compress`: answers encoded in what the client takes
 //! * `upgrade`: who may leave HTTP, and the join of both ends
 //! * `rate_limit`: how often a client may come
 //! * `intake`: caps and timeout on the request body
@@ -22,6 +23,7 @@
 //! * `split`: a share for each upstream
 //! * `respond`, `redirect`, `refuse`: answers without an upstream
 
+pub mod compress;
 pub mod concurrency;
 pub mod fallback;
 pub mod forward;

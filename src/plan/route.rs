@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::config::{DefaultsConfig, Loaded, RouteConfig};
 use crate::gate::caps::Caps;
 use crate::message::fixed::FixedConfig;
+use crate::middleware::compress::Compression;
 use crate::middleware::fallback::{FallbackConfig, Ladder};
 use crate::middleware::headers::{HeadersConfig, HeadersLayer};
 use crate::middleware::rate_limit::{Limit, LimitConfig, RateLimitHeaders};
@@ -54,6 +55,8 @@ pub struct RoutePlan {
     pub shed: Option<(Priority, Mode)>,
     /// How much may be in flight.
     pub concurrency: Option<Caps>,
+    /// How answers are encoded.
+    pub compress: Option<Compression>,
     /// Lesser answers.
     pub ladder: Option<Ladder<Arc<Upstream>>>,
     /// Who answers.
@@ -114,6 +117,8 @@ impl RoutePlan {
             let previous = previous.and_then(|route| route.concurrency.as_ref());
             Caps::compile(&config.id.value, section.caps(), previous, problems)
         });
+        let compress = config.compress.as_ref().and_then(|c| c.value.on());
+        let compress = compress.map(|section| section.compile(problems));
         let ladder = ladder(&config, context, problems);
         let action = Action::compile(&config, context, problems);
         let upgrade = config
@@ -137,6 +142,7 @@ impl RoutePlan {
             upgrade,
             shed,
             concurrency,
+            compress,
             ladder,
             action: action?,
             config: Some(config),
@@ -158,6 +164,7 @@ impl RoutePlan {
             upgrade: Vec::new(),
             shed: None,
             concurrency: None,
+            compress: None,
             ladder: None,
             action: Action::Refuse,
             config: None,
@@ -226,6 +233,7 @@ fn inherit(route: &RouteConfig, defaults: &DefaultsConfig) -> RouteConfig {
     route.priority = route.priority.or_else(|| defaults.priority.clone());
     let concurrency = defaults.concurrency.as_ref();
     route.concurrency = route.concurrency.or_else(|| concurrency.cloned());
+    route.compress = route.compress.or_else(|| defaults.compress.clone());
     route
 }
 

@@ -18,6 +18,7 @@ use tower::{Layer, Service, ServiceBuilder};
 use crate::chance::Chance;
 use crate::error::GatewayError;
 use crate::message::{Request, Response};
+use crate::middleware::compress::{CompressLayer, Encoders};
 use crate::middleware::concurrency::{Concurrency, ConcurrencyLayer};
 use crate::middleware::fallback::{FallbackLayer, Guide};
 use crate::middleware::forward::{ForwardLayer, Signature};
@@ -105,6 +106,8 @@ pub struct Kit {
     pub pools: Arc<WorkerPools>,
     /// Its chance.
     pub chance: Arc<Chance>,
+    /// Its encoders.
+    pub encoders: Arc<Encoders>,
     /// Its access log.
     pub access: Option<AccessLog>,
     /// Who joins upgraded connections.
@@ -152,6 +155,8 @@ where
         ))
         // cap what is in flight: below the limits on rates, above all that does work
         .option_layer(concurrency(route, kit))
+        // a hit in a cache above is encoded already; all that is fetched passes here
+        .option_layer(compression(route, kit))
         // what is answered from the cache is free
         .option_layer(RateLimitLayer::below_cache(
             &route.limits,
@@ -160,6 +165,11 @@ where
         ))
         .service(answerer);
     Stack::new(stack)
+}
+
+fn compression(route: &RoutePlan, kit: &Kit) -> Option<CompressLayer> {
+    let compress = route.compress.as_ref()?;
+    Some(compress.layer(&kit.encoders, &kit.metrics, kit.worker))
 }
 
 /// The ladder of a route, with this worker's ways to its other upstreams.

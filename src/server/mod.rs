@@ -13,9 +13,11 @@
 //!   budgets, times, open requests
 //! * `dispatch`, `admit`, `trust`: one request, whether it is one, and whom it is believed
 //! * `tunnels`: upgraded connections
+//! * `aside`: threads for long work
 //! * `drain`, `signals`: how it ends
 
 pub mod admit;
+pub mod aside;
 mod bind;
 mod connection;
 mod detect;

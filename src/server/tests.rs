@@ -9,6 +9,7 @@ use super::*;
 use crate::chance::Chance;
 use crate::config::{Config, LimitsConfig, ListenerConfig, ListenerProtocol, Loaded};
 use crate::files::Files;
+use crate::middleware::compress::Encoders;
 use crate::plan::stack::Kit;
 use crate::plan::{SharedPlan, compile};
 use crate::problem::{Located, Sources};
@@ -66,6 +67,7 @@ fn world(index: usize, shared: &SharedPlan, metrics: &Arc<Metrics>, drain: Signa
         metrics: metrics.clone(),
         pools: Arc::new(WorkerPools::new(index)),
         chance: Arc::new(Chance::seeded(1)),
+        encoders: Arc::new(Encoders::new(None)),
         access: None,
         tunnels: Arc::new(tunnels::LocalTunnels::new(index, metrics.clone(), drain)),
     };

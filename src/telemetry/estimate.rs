@@ -5,9 +5,10 @@
 
 use super::handles::{
     BREAKER, CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome,
-    RetryDenied, Violation, WAIT,
+    RetryDenied, Skip, Violation, WAIT,
 };
 use crate::error::{Cause, Reason};
+use crate::message::coding::Coding;
 use crate::message::exchange::Step;
 use crate::pressure;
 use crate::pressure::config::Priority;
@@ -26,6 +27,7 @@ pub fn series_estimate(
         + upstreams * upstream()
         + listeners * listener()
         + workers * worker()
+        + compression()
         + process()
 }
 
@@ -70,6 +72,12 @@ fn listener() -> usize {
 fn worker() -> usize {
     // connections, requests, generation, accepts, busy
     5 + histogram(LOOP)
+}
+
+fn compression() -> usize {
+    // responses, bytes in and out, time, decoded
+    let by_coding = 5;
+    Coding::ALL.len() * by_coding + Skip::ALL.len()
 }
 
 fn process() -> usize {

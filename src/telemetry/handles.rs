@@ -13,9 +13,11 @@ use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
 use super::cells::{Cell, Gauge, Histogram, PerWorker};
+pub use super::policies::{CodingCells, CompressionCells, LimiterCells};
 pub use super::words::{BREAKER, CODES, ENDPOINT_STATES, METHODS};
-pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Violation};
+pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Skip, Violation};
 use crate::error::{Cause, Reason};
+use crate::message::coding::Coding;
 use crate::message::exchange::Step;
 use crate::pressure::config::Priority;
 use crate::pressure::{self, Pressure};
@@ -295,17 +297,6 @@ impl Default for ListenerCells {
     }
 }
 
-/// One block of a limit's numbers.
-#[derive(Debug, Default)]
-#[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.4")]
-pub struct LimiterCells {
-    pub allow: Cell,
-    pub deny: Cell,
-    pub observed: Cell,
-    pub overflow: Cell,
-    pub evictions: Cell,
-}
-
 /// A worker's own numbers.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "named as the metrics of CONVENTIONS 1.5")]
@@ -372,6 +363,8 @@ pub struct Metrics {
     limiters: Mutex<BTreeMap<Arc<str>, Arc<LimiterMetrics>>>,
     /// A block for each worker (the last, the control thread's, stays at nothing).
     pub worker: PerWorker<WorkerCells>,
+    /// A block for each worker.
+    pub compression: PerWorker<CompressionCells>,
     /// Reloads and the plan in force.
     pub config: ConfigCells,
     /// What the process is short of.
@@ -388,6 +381,7 @@ impl Metrics {
             listeners: Mutex::default(),
             limiters: Mutex::default(),
             worker: PerWorker::new(workers, WorkerCells::default),
+            compression: PerWorker::new(workers, CompressionCells::default),
             config: ConfigCells::default(),
             pressure: Pressure::new(workers),
         }

@@ -4,6 +4,7 @@
 //! * `cells`: numbers with one writer
 //! * `words`: closed lists of label values
 //! * `handles`: the numbers of each route, upstream, listener and worker
+//! * `policies`: the numbers of limits and compression
 //! * `expose`: all numbers as text, at scrape time
 //! * `process`: the process as the kernel sees it
 //! * `estimate`: how many series a config can come to
@@ -18,6 +19,7 @@ mod estimate;
 pub mod expose;
 pub mod handles;
 pub mod names;
+mod policies;
 mod process;
 pub mod trace;
 pub mod words;

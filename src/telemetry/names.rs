@@ -144,6 +144,17 @@ metrics! {
     LIMITER_EVICTIONS Counter "weir_limiter_evictions_total" ["limit"]
         "Cells given to a new key; only such as were whole again."
 
+    COMPRESSION_BYTES Counter "weir_compression_bytes_total" ["coding" "direction"]
+        "Bytes of bodies into and out of encoders."
+    COMPRESSION_RESPONSES Counter "weir_compression_responses_total" ["coding"]
+        "Answers that were encoded."
+    COMPRESSION_SECONDS Counter "weir_compression_seconds_total" ["coding"]
+        "Time inside encoders."
+    COMPRESSION_SKIPPED Counter "weir_compression_skipped_total" ["reason"]
+        "Answers that were not encoded where compression is on, by reason."
+    COMPRESSION_DECODED Counter "weir_compression_decoded_total" ["coding"]
+        "Answers that were decoded for clients that do not take their coding."
+
     CONNECTIONS Gauge "weir_connections" ["listener"]
         "Open client connections."
     CONNECTIONS_TOTAL Counter "weir_connections_total" ["listener" "protocol"]

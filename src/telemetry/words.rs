@@ -136,6 +136,39 @@ impl Violation {
     ];
 }
 
+/// Why an answer was not encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the labels of weir_compression_skipped_total")]
+pub enum Skip {
+    Small,
+    Type,
+    Coded,
+    NoTransform,
+    NotAccepted,
+    Range,
+    Cap,
+    CrossSite,
+}
+
+impl Skip {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: &'static [(Skip, &'static str)] = &[
+        (Skip::Small, "small"),
+        (Skip::Type, "type"),
+        (Skip::Coded, "coded"),
+        (Skip::NoTransform, "no_transform"),
+        (Skip::NotAccepted, "not_accepted"),
+        (Skip::Range, "range"),
+        (Skip::Cap, "cap"),
+        (Skip::CrossSite, "cross_site"),
+    ];
+
+    /// The word for metrics and `explain`.
+    pub fn as_str(self) -> &'static str {
+        Skip::ALL[self as usize].1
+    }
+}
+
 /// How a reload ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the labels of weir_config_reloads_total")]
@@ -165,6 +198,9 @@ mod tests {
         assert!(CODES.is_sorted());
         for (i, (close, _)) in PoolClose::ALL.iter().enumerate() {
             assert_eq!(*close as usize, i);
+        }
+        for (i, (skip, _)) in Skip::ALL.iter().enumerate() {
+            assert_eq!(*skip as usize, i);
         }
         for (i, (violation, _)) in Violation::ALL.iter().enumerate() {
             assert_eq!(*violation as usize, i);

@@ -68,6 +68,8 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
 
 /// Modules that take time and chance as arguments.
 const PURE: &[&str] = &[
+    "message/coding.rs",
+    "middleware/compress/verdict.rs",
     "gate/gradient.rs",
     "pressure/mod.rs",
     "middleware/rate_limit/pace.rs",

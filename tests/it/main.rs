@@ -14,6 +14,7 @@ mod acceptance;
 mod bodies;
 mod breaker;
 mod cases;
+mod compress;
 mod concurrency;
 mod config;
 mod docs;

@@ -36,6 +36,7 @@ upstream = "app"
 id = "wild"
 match = { host = "*.test", path = "/v1/*" }
 respond = {}
+compress = { codings = ["gzip", "br"] }
 
 [[routes]]
 id = "all"
@@ -100,6 +101,25 @@ fn the_winner_has_its_line_its_policies_its_upstreams_and_its_ladder() {
         text.contains("upstream backup on limited, shed, open, timeout, error"),
         "{text}"
     );
+}
+
+#[test]
+fn it_says_what_an_answer_would_be_encoded_in_or_why_not() {
+    for (fields, says) in [
+        (
+            &["accept-encoding: br, gzip"][..],
+            "gzip at level 4, from 1KiB on, of the listed types",
+        ),
+        (&[], "no: not_accepted"),
+        (&["accept-encoding: br", "range: bytes=0-"], "no: range"),
+    ] {
+        let route = explained("GET http://wild.test/v1/x", fields).route;
+        let policies = route.expect("a route").policies;
+        let compress = policies.iter().find(|p| p.name == "compress");
+        let compress = compress.expect("it is on");
+        assert_eq!(compress.says, says);
+        assert_eq!(compress.at.as_deref(), Some("weir.toml:29:12"));
+    }
 }
 
 #[test]

@@ -23,11 +23,12 @@ use super::Build;
 use super::cells::{Cell, Gauge};
 use super::handles::{
     BREAKER, ENDPOINT_STATES, LimiterCells, METHODS, Metrics, PoolClose, Refused, ReloadOutcome,
-    RetryDenied, RouteCells, UpstreamCells, Violation, WorkerCells,
+    RetryDenied, RouteCells, Skip, UpstreamCells, Violation, WorkerCells,
 };
 use super::names::{self, Metric};
 use super::process::Process;
 use crate::error::{Cause, Reason};
+use crate::message::coding::Coding;
 use crate::message::exchange::Step;
 use crate::pressure;
 use crate::pressure::config::Priority;
@@ -140,6 +141,7 @@ impl Collector for Scrape {
         self.routes(&mut out);
         self.upstreams(&mut out);
         self.pools(&mut out);
+        self.compression(&mut out);
         self.live(&mut out);
         self.limiters(&mut out);
         self.listeners(&mut out);
@@ -277,6 +279,32 @@ impl Scrape {
         out.push(counters_by(&names::POOL_CHECKOUTS, &all, by_source));
         out.push(gauges(&names::POOL_WAITING, &all, |c| &c.pool_waiting));
         out.push(histograms(&names::POOL_WAIT, &all, |c| &c.pool_wait));
+    }
+
+    fn compression(&self, out: &mut Vec<MetricFamily>) {
+        let cells = &self.metrics.compression;
+        let mut responses = Family::new(&names::COMPRESSION_RESPONSES);
+        let mut bytes = Family::new(&names::COMPRESSION_BYTES);
+        let mut time = Family::new(&names::COMPRESSION_SECONDS);
+        let mut decoded = Family::new(&names::COMPRESSION_DECODED);
+        for coding in Coding::ALL {
+            let (at, word) = (coding.index(), coding.token());
+            let count: u64 = cells.sum(|c| c.codings[at].responses.get());
+            responses.number(&[word], count as f64);
+            let taken: u64 = cells.sum(|c| c.codings[at].bytes_in.get());
+            bytes.number(&[word, "in"], taken as f64);
+            let given: u64 = cells.sum(|c| c.codings[at].bytes_out.get());
+            bytes.number(&[word, "out"], given as f64);
+            time.number(&[word], seconds(cells.sum(|c| c.codings[at].nanos.get())));
+            let count: u64 = cells.sum(|c| c.decoded[at].get());
+            decoded.number(&[word], count as f64);
+        }
+        let mut skipped = Family::new(&names::COMPRESSION_SKIPPED);
+        for (reason, word) in Skip::ALL {
+            skipped.seen(&[word], cells.sum(|c| c.skipped[*reason as usize].get()));
+        }
+        let families = [bytes, responses, time, skipped, decoded];
+        out.extend(families.map(Family::done));
     }
 
     fn live(&self, out: &mut Vec<MetricFamily>) {

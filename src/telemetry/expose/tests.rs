@@ -97,6 +97,8 @@ fn busy() -> Metrics {
     let cells = listener.of(0);
     cells.refused.iter().for_each(Cell::inc);
     cells.violations.iter().for_each(Cell::inc);
+    let skipped = &metrics.compression.of(0).skipped;
+    skipped.iter().for_each(Cell::inc);
     metrics
 }
 

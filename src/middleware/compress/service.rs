@@ -1,0 +1,182 @@
+//! The way through: what is asked is read and normalised, what comes back is judged and wrapped.
+//!
+//! An answer that is left alone costs the judgement and nothing else; an encoder is taken only for a
+//! body that will go through it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::StatusCode;
+use http::header::{ACCEPT_ENCODING, HeaderValue};
+use http_body::Body as _;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::Levels;
+use super::body::Encoding;
+use super::decoder::Decoder;
+use super::decoding::Decoding;
+use super::fields;
+use super::lend::Encoders;
+use super::verdict::{Asked, Rules, Verdict, judge};
+use crate::error::GatewayError;
+use crate::message::coding::Coding;
+use crate::message::{Body, Request, Response};
+use crate::telemetry::handles::{CompressionCells, Metrics, Skip};
+
+/// A body in br that is longer than this is encoded aside, in bytes.
+const LONG: u64 = 64 * 1024;
+
+/// What a route says, with what a worker has.
+pub(super) struct Guide {
+    pub(super) rules: Rules,
+    pub(super) levels: Levels,
+    pub(super) encoders: Arc<Encoders>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) worker: usize,
+}
+
+impl Guide {
+    pub(super) fn cells(&self) -> &CompressionCells {
+        self.metrics.compression.of(self.worker)
+    }
+}
+
+/// Encodes answers.
+pub struct CompressLayer(pub(super) Arc<Guide>);
+
+impl<S> Layer<S> for CompressLayer {
+    type Service = Compress<S>;
+    fn layer(&self, inner: S) -> Compress<S> {
+        Compress {
+            inner,
+            guide: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// The service of [`CompressLayer`].
+#[derive(Clone)]
+pub struct Compress<S> {
+    inner: S,
+    guide: Arc<Guide>,
+}
+
+impl<S> Service<Request> for Compress<S>
+where
+    S: Service<Request, Response = Response, Error = GatewayError>,
+{
+    type Response = Response;
+    type Error = GatewayError;
+    type Future = CompressFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), GatewayError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let asked = Asked::of(request.method(), request.headers(), &self.guide.rules);
+        let headers = request.headers_mut();
+        // The upstream may encode by itself, in what the client takes.
+        if let Some(list) = asked.accepted.normalised() {
+            headers.insert(ACCEPT_ENCODING, list);
+        }
+        CompressFuture {
+            weak: fields::map_back(headers),
+            asked,
+            guide: Arc::clone(&self.guide),
+            inner: self.inner.call(request),
+        }
+    }
+}
+
+pin_project! {
+    /// The answer, encoded where that is worth it.
+    pub struct CompressFuture<F> {
+        #[pin]
+        inner: F,
+        asked: Asked,
+        // If-None-Match as the client sent it, where it knows weak tags
+        weak: Option<HeaderValue>,
+        guide: Arc<Guide>,
+    }
+}
+
+impl<F: Future<Output = Result<Response, GatewayError>>> Future for CompressFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(cx))?;
+        if response.status() == StatusCode::NOT_MODIFIED {
+            let weak = this.weak.as_ref();
+            if weak.is_some_and(|weak| fields::known_as_weak(weak, response.headers())) {
+                fields::weaken(response.headers_mut());
+            }
+            return Poll::Ready(Ok(response));
+        }
+        Poll::Ready(Ok(answer(this.guide, this.asked, response)))
+    }
+}
+
+fn answer(guide: &Arc<Guide>, asked: &Asked, mut response: Response) -> Response {
+    let length = response.body().size_hint().exact();
+    let (status, headers) = (response.status(), response.headers());
+    let judged = judge(&guide.rules, asked, status, headers, length);
+    if judged.negotiable {
+        fields::vary(response.headers_mut());
+    }
+    match judged.verdict {
+        Verdict::Leave(None) => response,
+        Verdict::Leave(Some(reason)) => left(guide, reason, response),
+        Verdict::Encode(coding) if asked.head => {
+            fields::recode(response.headers_mut(), Some(coding));
+            response
+        }
+        Verdict::Decode(_) if asked.head => {
+            fields::recode(response.headers_mut(), None);
+            response
+        }
+        Verdict::Encode(coding) => encode(guide, coding, length, response),
+        Verdict::Decode(coding) => decode(guide, coding, response),
+    }
+}
+
+fn left(guide: &Guide, reason: Skip, response: Response) -> Response {
+    guide.cells().skipped[reason as usize].inc();
+    response
+}
+
+fn encode(
+    guide: &Arc<Guide>,
+    coding: Coding,
+    length: Option<u64>,
+    mut response: Response,
+) -> Response {
+    let level = guide.levels.of(coding);
+    let long = Levels::is_high(coding, level)
+        || (coding == Coding::Br && length.is_some_and(|length| length > LONG));
+    let seat = if long { guide.encoders.seat() } else { None };
+    let level = match seat {
+        None if long => level.min(Levels::USUAL.of(coding)),
+        _ => level,
+    };
+    let Ok(Some(lent)) = guide.encoders.take(coding, level, length) else {
+        return left(guide, Skip::Cap, response);
+    };
+    guide.cells().codings[coding.index()].responses.inc();
+    fields::recode(response.headers_mut(), Some(coding));
+    let guide = Arc::clone(guide);
+    response.map(|body| Body::wrap(Encoding::new(body, guide, coding, lent, seat)))
+}
+
+fn decode(guide: &Guide, coding: Coding, mut response: Response) -> Response {
+    let Ok(decoder) = Decoder::new(coding) else {
+        return left(guide, Skip::Cap, response);
+    };
+    guide.cells().decoded[coding.index()].inc();
+    fields::recode(response.headers_mut(), None);
+    response.map(|body| Body::wrap(Decoding::new(body, decoder)))
+}

@@ -17,7 +17,6 @@ pub use super::policies::{CodingCells, CompressionCells, LimiterCells};
 pub use super::words::{BREAKER, CODES, ENDPOINT_STATES, METHODS};
 pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Skip, Violation};
 use crate::error::{Cause, Reason};
-use crate::message::coding::Coding;
 use crate::message::exchange::Step;
 use crate::pressure::config::Priority;
 use crate::pressure::{self, Pressure};

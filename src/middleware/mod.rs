@@ -11,6 +11,7 @@
 //! * `observe`: count and time to the end of the body; the access log
 //! * `rescue`: an error becomes a response; a panic becomes an error
 //! * `headers`: the route's edits
+//! * `cache`: answers given again without the upstream (RFC 9111)
 //! * `fallback`: the ladder of lesser answers
 //! * `upgrade`: who may leave HTTP, and the join of both ends
 //! * `intake`: caps and timeout on the request body
@@ -19,6 +20,7 @@
 //! * `split`: a share for each upstream
 //! * `respond`, `redirect`, `refuse`: answers without an upstream
 
+pub mod cache;
 pub mod fallback;
 pub mod forward;
 pub mod headers;

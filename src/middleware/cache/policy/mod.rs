@@ -13,6 +13,7 @@
 //! [`fields::update`] to validate it, [`invalidate`] for what an unsafe request makes untrue.
 //!
 //! * `directives`: Cache-Control and Pragma, to the letter
+//! * `lexer`, `dictionary`: the two grammars of directives
 //! * `targeted`: Weir-Cache-Control and CDN-Cache-Control (RFC 9213)
 //! * `date`: the three forms of a date
 //! * `storable`: may this answer be kept, and if not, why
@@ -29,18 +30,20 @@ use std::time::Duration;
 
 pub mod conditional;
 pub mod date;
+mod dictionary;
 pub mod directives;
 pub mod etag;
 pub mod fields;
 pub mod freshness;
 pub mod invalidate;
+mod lexer;
 pub mod range;
 pub mod reuse;
 pub mod storable;
 pub mod targeted;
 pub mod vary;
 
-pub use directives::{Asked, Stated};
+pub use directives::{Asked, Scope, Stated};
 pub use freshness::{Received, Terms};
 pub use reuse::{Reuse, Stale, reuse};
 pub use storable::{Keep, Refusal, storable};
@@ -62,6 +65,12 @@ pub struct Settings {
     pub stale_while_revalidate: Duration,
     /// Where the origin states none (RFC 5861 4).
     pub stale_if_error: Duration,
+    /// How stale an answer may be sent when the origin cannot be reached at all, where
+    /// `stale_if_error` is shorter: RFC 9111 4.2.4 lets a disconnected cache do so.
+    pub disconnected: Duration,
+    /// How stale the ladder's `stale` step may ask for; zero if there is none. Such answers are kept
+    /// even if nothing else could be done with them.
+    pub stale_step: Duration,
     /// What to do with an answer that sets a cookie.
     pub set_cookie: SetCookie,
 }
@@ -74,6 +83,8 @@ impl Default for Settings {
             respect_origin: true,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
+            disconnected: Duration::from_secs(10),
+            stale_step: Duration::ZERO,
             set_cookie: SetCookie::Refuse,
         }
     }

@@ -1,4 +1,5 @@
 //! What a request may be given of a stored answer (RFC 9111 4).
+
 use std::time::{Duration, Instant};
 
 use super::{Asked, Terms};
@@ -36,18 +37,74 @@ pub enum Cause {
 
 /// What may be done with a stored answer that matches the request (method, key, Vary). With
 /// `asked.only_if_cached` a [`Reuse::Validate`] becomes a 504, as does a miss.
-pub fn reuse(_terms: &Terms, _asked: &Asked, _now: Instant) -> Reuse {
-    unimplemented!()
+pub fn reuse(terms: &Terms, asked: &Asked, now: Instant) -> Reuse {
+    if terms.validate {
+        return Reuse::Validate(Cause::NoCache);
+    }
+    let fresh = terms.is_fresh(now);
+    if unwanted(terms, asked, fresh, now) {
+        return Reuse::Validate(Cause::Request);
+    }
+    if fresh {
+        return Reuse::Fresh;
+    }
+    let stale_for = terms.stale_for(now);
+    if terms.never_stale {
+        Reuse::Validate(Cause::Stale)
+    } else if reaches(terms.while_revalidate, stale_for) {
+        Reuse::Stale(Stale::WhileRevalidate)
+    } else if asked.max_stale.is_some_and(|max| accepts(max, stale_for)) {
+        Reuse::Stale(Stale::Accepted)
+    } else {
+        Reuse::Validate(Cause::Stale)
+    }
 }
 
-/// Whether it may be sent because the origin failed: no answer, or 500, 502, 503, 504
-/// (RFC 5861 4, RFC 9111 4.2.4).
-pub fn after_failure(_terms: &Terms, _asked: &Asked, _now: Instant) -> bool {
-    unimplemented!()
+/// Whether the client wants another answer than this one (RFC 9111 5.2.1). A fresh one that is
+/// immutable is only validated for no-cache, which is more than a reload's max-age=0 (RFC 8246 2).
+fn unwanted(terms: &Terms, asked: &Asked, fresh: bool, now: Instant) -> bool {
+    let too_old = |max: u32| max == 0 || terms.age_secs(now) > u64::from(max);
+    let too_short = |min: u32| terms.fresh_for(now) < secs(min);
+    asked.no_cache
+        || !(terms.immutable && fresh) && asked.max_age.is_some_and(too_old)
+        || asked.min_fresh.is_some_and(too_short)
+}
+
+/// Whether it may be sent because the origin answered 500, 502, 503 or 504, or not at all
+/// (RFC 5861 4).
+pub fn after_failure(terms: &Terms, asked: &Asked, now: Instant) -> bool {
+    let window = terms
+        .if_error
+        .max(asked.stale_if_error.map_or(Duration::ZERO, secs));
+    stands_in(terms, window, now)
+}
+
+/// Whether it may be sent because the origin could not be reached, or fell silent: the cache is
+/// disconnected (RFC 9111 4.2.4), which is more than [`after_failure`].
+pub fn disconnected(terms: &Terms, asked: &Asked, now: Instant) -> bool {
+    after_failure(terms, asked, now) || stands_in(terms, terms.disconnected, now)
 }
 
 /// Whether it may be sent as a lesser answer, stale by no more than `limit`: never against
 /// no-cache, must-revalidate, proxy-revalidate and s-maxage.
-pub fn within(_terms: &Terms, _limit: Duration, _now: Instant) -> bool {
-    unimplemented!()
+pub fn within(terms: &Terms, limit: Duration, now: Instant) -> bool {
+    !terms.validate && terms.is_fresh(now) || stands_in(terms, limit, now)
+}
+
+/// What forbids stale answers does not forbid one that is fresh yet, and only was not wanted.
+fn stands_in(terms: &Terms, window: Duration, now: Instant) -> bool {
+    let forbidden = terms.validate || terms.never_stale && !terms.is_fresh(now);
+    !forbidden && reaches(window, terms.stale_for(now))
+}
+
+fn reaches(window: Duration, stale_for: Duration) -> bool {
+    !window.is_zero() && stale_for <= window
+}
+
+fn accepts(max: u32, stale_for: Duration) -> bool {
+    max == u32::MAX || stale_for <= secs(max)
+}
+
+fn secs(secs: u32) -> Duration {
+    Duration::from_secs(secs.into())
 }

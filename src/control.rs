@@ -17,11 +17,12 @@ use crate::admin::{self, ReloadOutcome, ReloadReport, Status, status};
 use crate::clock;
 use crate::config::{Loaded, describe};
 use crate::filled::Filled;
+use crate::middleware::cache::purge::Wanted;
 use crate::plan::SharedPlan;
 use crate::plan::explain::{self, Asked, Explanation};
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
-use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveUpstream};
+use crate::telemetry::expose::{Exposition, Live, LiveCache, LiveCertificate, LiveUpstream};
 use crate::telemetry::handles::{ENDPOINT_STATES, Metrics};
 use crate::upstream::config::UpstreamConfig;
 use crate::upstream::{EndpointStatus, Upstream};
@@ -224,6 +225,16 @@ impl admin::Context for Control {
         }
     }
 
+    fn purge(&self, wanted: &Wanted) -> bool {
+        let plan = self.shared.load();
+        let Some(store) = &plan.store else {
+            return false;
+        };
+        wanted.purge(store);
+        tracing::info!(what = %wanted, "purged");
+        true
+    }
+
     fn config_json(&self) -> serde_json::Value {
         self.shared.load().loaded.shown()
     }
@@ -289,5 +300,17 @@ impl Live for PlanLive {
 
     fn access_log(&self) -> (u64, u64) {
         self.access.counts()
+    }
+
+    fn cache(&self) -> Option<LiveCache> {
+        let plan = self.shared.load();
+        let store = plan.store.as_ref()?;
+        let (objects, bytes) = store.size();
+        let capacity = store.memory();
+        Some(LiveCache {
+            objects,
+            bytes,
+            capacity,
+        })
     }
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::origin::{foreign, names_this_machine};
 use super::{Context, ReloadOutcome, Scope, page};
+use crate::middleware::cache::purge::Wanted;
 use crate::plan::explain::Asked;
 use crate::telemetry::expose::openmetrics;
 
@@ -36,6 +37,7 @@ enum Endpoint {
     Config,
     Explain,
     Reload,
+    Purge,
 }
 
 const ENDPOINTS: &[(&str, Endpoint, Scope, &str)] = &[
@@ -81,12 +83,18 @@ const ENDPOINTS: &[(&str, Endpoint, Scope, &str)] = &[
         Scope::Full,
         "reads the config again (POST)",
     ),
+    (
+        "/cache/purge",
+        Endpoint::Purge,
+        Scope::Full,
+        "?url=, ?prefix=, ?tag= or ?all: serves nothing stored of it any more (POST)",
+    ),
 ];
 
 impl Endpoint {
     fn method(self) -> Method {
         match self {
-            Endpoint::Reload => Method::POST,
+            Endpoint::Reload | Endpoint::Purge => Method::POST,
             Endpoint::Metrics
             | Endpoint::Healthz
             | Endpoint::Readyz
@@ -138,6 +146,7 @@ pub(super) async fn answer<B>(request: Request<B>, place: Place, context: &dyn C
         Endpoint::Config => pretty(StatusCode::OK, &context.config_json()),
         Endpoint::Explain => explain(&head.headers, head.uri.query().unwrap_or(""), context),
         Endpoint::Reload => reload(context).await,
+        Endpoint::Purge => purge(head.uri.query().unwrap_or(""), context),
     }
 }
 
@@ -230,6 +239,26 @@ fn asked(query: &str) -> Result<Asked, String> {
     }
     let request = request.ok_or("ask with ?request=GET+https://host/path")?;
     Asked::parse(&request, &fields, client)
+}
+
+/// What is to go; nothing is purged unless all of it can be read.
+fn purge(query: &str, context: &dyn Context) -> Answer {
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    let wanted: Result<Vec<_>, _> = pairs.map(|(key, value)| Wanted::read(&key, &value)).collect();
+    let refused = |status, why: &str| pretty(status, &json!({ "error": why }));
+    match wanted {
+        Err(why) => refused(StatusCode::BAD_REQUEST, &why),
+        Ok(all) if all.is_empty() => {
+            refused(StatusCode::BAD_REQUEST, "say what: ?url=, ?prefix=, ?tag= or ?all")
+        }
+        Ok(all) => {
+            if !all.iter().all(|wanted| context.purge(wanted)) {
+                return refused(StatusCode::NOT_FOUND, "no route has a cache");
+            }
+            let said: Vec<String> = all.iter().map(ToString::to_string).collect();
+            pretty(StatusCode::OK, &json!({ "purged": said }))
+        }
+    }
 }
 
 async fn reload(context: &dyn Context) -> Answer {

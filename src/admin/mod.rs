@@ -21,6 +21,7 @@ pub mod status;
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::middleware::cache::purge::Wanted;
 use crate::plan::explain::{Asked, Explanation};
 pub use crate::telemetry::handles::ReloadOutcome;
 pub use healthcheck::healthcheck;
@@ -51,6 +52,8 @@ pub trait Context: Send + Sync + 'static {
     fn config_json(&self) -> serde_json::Value;
     /// What would become of a request.
     fn explain(&self, asked: &Asked) -> Explanation;
+    /// Serves nothing stored any more that this names; false where no route stores anything.
+    fn purge(&self, wanted: &Wanted) -> bool;
     /// Reloads, and says how it went. A client that leaves drops the future: dropping it must not
     /// stop a reload halfway.
     fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>>;

@@ -32,11 +32,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{FileRef, Files};
 use crate::message::fixed::FixedConfig;
+use crate::middleware::cache::{CacheConfig, MemoryConfig};
 use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::middleware::redirect::RedirectConfig;
 use crate::middleware::rewrite::RewriteConfig;
 use crate::problem::{Located, Sources};
+use crate::switch::Switch;
 use crate::units::{Size, Time};
 use crate::upstream::config::UpstreamConfig;
 
@@ -83,6 +85,8 @@ pub struct Config {
     pub listeners: BTreeMap<Located<String>, ListenerConfig>,
     /// Where requests go, by name.
     pub upstreams: BTreeMap<Located<String>, UpstreamConfig>,
+    /// The memory of the response cache.
+    pub cache: MemoryConfig,
     /// What matches, and what applies.
     pub routes: Vec<RouteConfig>,
 }
@@ -266,6 +270,8 @@ pub struct DefaultsConfig {
     pub max_body: Option<Size>,
     /// As on a route.
     pub headers: Option<HeadersConfig>,
+    /// As on a route.
+    pub cache: Option<Located<Switch<CacheConfig>>>,
 }
 
 /// An address where clients connect.
@@ -415,6 +421,9 @@ pub struct RouteConfig {
     /// answers. Default: none.
     #[serde(default)]
     pub fallback: Option<Located<Vec<FallbackConfig>>>,
+    /// The response cache; `true` and `{}` are RFC 9111 and nothing else. Default: none.
+    #[serde(default)]
+    pub cache: Option<Located<Switch<CacheConfig>>>,
     /// The largest request body; larger ones get 413. Default: no limit.
     #[serde(default)]
     pub max_body: Option<Size>,
@@ -431,6 +440,13 @@ pub struct RouteConfig {
 }
 
 impl RouteConfig {
+    /// Its cache, own or inherited; only what an upstream answers is stored.
+    pub fn caches<'c>(&'c self, defaults: &'c DefaultsConfig) -> Option<&'c Located<Switch<CacheConfig>>> {
+        let forwards = self.upstream.is_some() || self.split.is_some();
+        let cache = self.cache.as_ref().or(defaults.cache.as_ref());
+        cache.filter(|cache| forwards && cache.value.on().is_some())
+    }
+
     /// The steps of its ladder, if it has one.
     pub fn steps(&self) -> impl Iterator<Item = &FallbackConfig> {
         self.fallback.iter().flat_map(|steps| &steps.value)

@@ -8,13 +8,12 @@ use super::path::{self, Step};
 use crate::problem::{Problem, Span, nearest};
 
 /// Keys of features that this version does not have.
-const TO_COME: [&str; 7] = [
+const TO_COME: [&str; 6] = [
     "rate_limit",
     "rate_limit_headers",
     "concurrency",
     "priority",
     "breaker",
-    "cache",
     "compress",
 ];
 

@@ -13,6 +13,7 @@
 //! * `headers`: the route's edits
 //! * `cache`: answers given again without the upstream (RFC 9111)
 //! * `fallback`: the ladder of lesser answers
+//! * `cache`: stored answers, and one fetch for each that is missing
 //! * `upgrade`: who may leave HTTP, and the join of both ends
 //! * `intake`: caps and timeout on the request body
 //! * `rewrite`: path and host before the upstream sees them

@@ -29,6 +29,7 @@ use arc_swap::{ArcSwap, Cache};
 use ipnet::IpNet;
 
 use crate::config::Loaded;
+use crate::middleware::cache::Store;
 use crate::upstream::Upstream;
 use listener::ListenerPlan;
 use route::RoutePlan;
@@ -50,6 +51,8 @@ pub struct Plan {
     pub router: Router,
     /// Routes in file order.
     pub routes: Vec<Arc<RoutePlan>>,
+    /// What routes with a cache store, if there is one.
+    pub store: Option<Arc<Store>>,
     /// The route of requests that no route takes.
     pub none: Arc<RoutePlan>,
     /// The config this was compiled from.

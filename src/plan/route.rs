@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::config::{DefaultsConfig, Loaded, RouteConfig};
 use crate::message::fixed::FixedConfig;
+use crate::middleware::cache::{RouteCache, Store};
 use crate::middleware::fallback::{FallbackConfig, Ladder};
 use crate::middleware::headers::{HeadersConfig, HeadersLayer};
 use crate::middleware::redirect::Redirect;
@@ -42,6 +43,8 @@ pub struct RoutePlan {
     pub rewrite: Option<RewriteLayer>,
     /// Protocols a connection may be upgraded to, lower case.
     pub upgrade: Vec<String>,
+    /// Stored answers.
+    pub cache: Option<RouteCache>,
     /// Lesser answers.
     pub ladder: Option<Ladder<Arc<Upstream>>>,
     /// Who answers.
@@ -70,6 +73,8 @@ pub struct Context<'a> {
     pub identity: &'a Arc<str>,
     /// The upstreams of the new plan.
     pub upstream: &'a dyn Fn(&str) -> Option<Arc<Upstream>>,
+    /// What routes with a cache store.
+    pub store: Option<&'a Arc<Store>>,
     /// The numbers of a route, by its id.
     pub metrics: &'a dyn Fn(&str) -> Arc<RouteMetrics>,
 }
@@ -86,6 +91,7 @@ impl RoutePlan {
         let files = &context.loaded.files;
         let headers = config.headers.as_ref().map(|h| h.layer(files, problems));
         let rewrite = config.rewrite.as_ref().map(|r| r.value.layer(problems));
+        let cache = cache(&config, context, problems);
         let ladder = ladder(&config, context, problems);
         let action = Action::compile(&config, context, problems);
         let upgrade = config
@@ -105,6 +111,7 @@ impl RoutePlan {
             headers,
             rewrite,
             upgrade,
+            cache,
             ladder,
             action: action?,
             config: Some(config),
@@ -122,6 +129,7 @@ impl RoutePlan {
             headers: None,
             rewrite: None,
             upgrade: Vec::new(),
+            cache: None,
             ladder: None,
             action: Action::Refuse,
             config: None,
@@ -141,6 +149,7 @@ impl RoutePlan {
             && !(files_changed && names_files)
             && self.action.same_upstreams(&other.action)
             && self.same_others(other)
+            && self.same_store(other)
     }
 
     /// The upstreams it forwards to, each with its weight; none for an answer of our own.
@@ -149,6 +158,12 @@ impl RoutePlan {
             Action::Forward(shares) => shares,
             Action::Respond(_) | Action::Redirect(_) | Action::Refuse => &[],
         }
+    }
+
+    /// They store in the same place.
+    fn same_store(&self, other: &RoutePlan) -> bool {
+        let store = |route: &RoutePlan| route.cache.as_ref().map(|cache| Arc::as_ptr(&cache.store));
+        store(self) == store(other)
     }
 
     /// The ladders lead to the same upstreams.
@@ -161,6 +176,21 @@ impl RoutePlan {
     }
 }
 
+fn cache(
+    config: &RouteConfig,
+    context: &Context<'_>,
+    problems: &mut Problems,
+) -> Option<RouteCache> {
+    let section = config.caches(&context.loaded.config.defaults)?;
+    let steps = config.steps().filter_map(|step| step.stale.as_ref());
+    let longest = steps.map(|limit| limit.value.0).max().unwrap_or_default();
+    let plan = section.value.on()?.compile(&config.id.value, longest, problems)?;
+    Some(RouteCache {
+        plan: Arc::new(plan),
+        store: context.store?.clone(),
+    })
+}
+
 fn ladder(
     config: &RouteConfig,
     context: &Context<'_>,
@@ -168,7 +198,8 @@ fn ladder(
 ) -> Option<Ladder<Arc<Upstream>>> {
     let upstream = |name: &Located<String>| (context.upstream)(&name.value);
     let (steps, files) = (config.fallback.as_ref()?, &context.loaded.files);
-    Ladder::compile(steps, false, upstream, files, problems)
+    let stores = config.caches(&context.loaded.config.defaults).is_some();
+    Ladder::compile(steps, stores, upstream, files, problems)
 }
 
 /// The section with what it inherits filled in.
@@ -177,6 +208,7 @@ fn inherit(route: &RouteConfig, defaults: &DefaultsConfig) -> RouteConfig {
     route.timeout = route.timeout.or_else(|| defaults.timeout.clone());
     route.max_body = route.max_body.or(defaults.max_body);
     route.headers = route.headers.or_else(|| defaults.headers.clone());
+    route.cache = route.cache.or_else(|| defaults.cache.clone());
     route
 }
 

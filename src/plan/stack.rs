@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::HeaderValue;
 use tower::{Layer, Service, ServiceBuilder};
@@ -17,7 +18,8 @@ use tower::{Layer, Service, ServiceBuilder};
 use crate::chance::Chance;
 use crate::error::GatewayError;
 use crate::message::{Request, Response};
-use crate::middleware::fallback::{FallbackLayer, Guide};
+use crate::middleware::cache::{CacheLayer, Desk, Shelved};
+use crate::middleware::fallback::{FallbackLayer, Guide, Stale};
 use crate::middleware::forward::{ForwardLayer, Signature};
 use crate::middleware::headers::HeadersLayer;
 use crate::middleware::intake::IntakeLayer;
@@ -112,7 +114,7 @@ pub fn build(route: &RoutePlan, kit: &Kit) -> Stack {
     match &route.action {
         Action::Respond(respond) => around(route, kit, respond.local()),
         Action::Redirect(redirect) => around(route, kit, redirect.local()),
-        Action::Forward(shares) => around(route, kit, way_out(route, kit, shares)),
+        Action::Forward(shares) => around(route, kit, stored(route, kit, shares)),
         Action::Refuse => around(route, kit, Refuse),
     }
 }
@@ -147,9 +149,41 @@ fn ladder(route: &RoutePlan, kit: &Kit) -> Option<FallbackLayer<Stack>> {
     let ladder = route.ladder.as_ref()?;
     Some(FallbackLayer::new(Guide {
         ladder: ladder.map(|other| Stack::new(way_out(route, kit, &[(1, other.clone())]))),
-        stale: None,
+        stale: desk(route, kit).map(|desk| Arc::new(Copies(Shelved::new(desk))) as Arc<dyn Stale>),
         identity: Arc::from(&*route.identity),
     }))
+}
+
+/// The stored answers of a route, as a step of its ladder.
+struct Copies(Shelved);
+
+impl Stale for Copies {
+    fn find(&self, request: &Request, limit: Duration) -> Option<Response> {
+        self.0.find(request, limit)
+    }
+}
+
+/// The answers that are stored, and the way out for those that are not.
+fn stored(
+    route: &RoutePlan,
+    kit: &Kit,
+    shares: &[(u32, Arc<Upstream>)],
+) -> impl Service<Request, Response = Response, Error = GatewayError, Future: Send + 'static>
++ Clone
++ Send
++ Sync
++ 'static {
+    ServiceBuilder::new()
+        // a hit skips everything below; what is stored is encoded already
+        .option_layer(desk(route, kit).map(CacheLayer::new))
+        .service(way_out(route, kit, shares))
+}
+
+fn desk(route: &RoutePlan, kit: &Kit) -> Option<Arc<Desk>> {
+    let cache = route.cache.as_ref()?;
+    let metrics = route.metrics.clone();
+    let desk = Desk::new(cache, &route.identity, metrics, kit.worker, kit.chance.clone());
+    Some(Arc::new(desk))
 }
 
 /// The way to an upstream.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
+use super::cache::{CacheCells, Used};
 use super::cells::{Cell, Gauge, Histogram, PerWorker};
 pub use super::words::{CODES, ENDPOINT_STATES, METHODS};
 pub use super::words::{PoolClose, Refused, ReloadOutcome, RetryDenied, Violation};
@@ -20,6 +21,7 @@ use crate::message::exchange::Step;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
 
 /// `REQUEST` of CONVENTIONS: 0.5 ms to 10 s.
 pub const REQUEST: &[u64] = &[
@@ -71,6 +73,32 @@ pub const LOOP: &[u64] = &[
     50 * MS,
     100 * MS,
     250 * MS,
+];
+
+/// `AGE`: 1 s to a week.
+pub const AGE: &[u64] = &[
+    SECOND,
+    5 * SECOND,
+    15 * SECOND,
+    60 * SECOND,
+    300 * SECOND,
+    900 * SECOND,
+    3_600 * SECOND,
+    14_400 * SECOND,
+    86_400 * SECOND,
+    604_800 * SECOND,
+];
+/// `SIZE`: 256 bytes to 16 MiB.
+pub const SIZE: &[u64] = &[
+    256,
+    1 << 10,
+    4 << 10,
+    16 << 10,
+    64 << 10,
+    256 << 10,
+    1 << 20,
+    4 << 20,
+    16 << 20,
 ];
 
 /// Answers by status.
@@ -161,6 +189,10 @@ pub struct RouteCells {
     pub observed: Reasons,
     /// By [`Cause`] and [`Step`].
     pub degraded: [[Cell; Step::ALL.len()]; Cause::ALL.len()],
+    /// By [`Used`].
+    pub cache: [Cell; Used::ALL.len()],
+    pub cache_age: Histogram,
+    pub cache_object: Histogram,
 }
 
 impl Default for RouteCells {
@@ -177,6 +209,9 @@ impl Default for RouteCells {
             errors: Reasons::default(),
             observed: Reasons::default(),
             degraded: Default::default(),
+            cache: Default::default(),
+            cache_age: Histogram::new(AGE),
+            cache_object: Histogram::sizes(SIZE),
         }
     }
 }
@@ -346,6 +381,8 @@ pub struct Metrics {
     pub worker: PerWorker<WorkerCells>,
     /// Reloads and the plan in force.
     pub config: ConfigCells,
+    /// The response cache of all routes.
+    pub cache: Arc<CacheCells>,
 }
 
 impl Metrics {
@@ -358,6 +395,7 @@ impl Metrics {
             listeners: Mutex::default(),
             worker: PerWorker::new(workers, WorkerCells::default),
             config: ConfigCells::default(),
+            cache: Arc::default(),
         }
     }
 

@@ -12,6 +12,7 @@
 //! * `trace`: which trace context may be passed on
 
 pub mod access;
+pub mod cache;
 pub mod cells;
 pub mod diagnostics;
 mod estimate;

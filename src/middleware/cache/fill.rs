@@ -86,6 +86,8 @@ pub struct Fetch {
     tell: Option<oneshot::Sender<Told>>,
     /// Bytes of the body that are reserved.
     reserved: u64,
+    /// Nobody waits for it.
+    background: bool,
     over: bool,
 }
 
@@ -110,6 +112,7 @@ impl Fetch {
             question,
             stale,
             pulse,
+            background: tell.is_none(),
             tell,
             reserved: 0,
             over: false,
@@ -151,7 +154,7 @@ impl Fetch {
 
     /// Counts how a refresh behind the client's back ended.
     fn count(&self, how: Refreshed) {
-        if self.tell.is_none() {
+        if self.background {
             self.desk.store.cells.refreshes[how as usize].inc();
         }
     }
@@ -315,6 +318,7 @@ impl Fetch {
             came: now,
             wall: clock::wall(),
         };
+        self.background = false;
         match self.stale.take() {
             Some(stale) => self.confirmed(&stale, new, received),
             None => self.leave(),

@@ -150,8 +150,14 @@ pub struct CachePlan {
 }
 
 impl CacheConfig {
-    /// Compiles it, for the route of this name. Pushes every problem.
-    pub fn compile(&self, route: &str, problems: &mut Problems) -> Option<CachePlan> {
+    /// Compiles it, for the route of this name, whose ladder takes answers that are stale by
+    /// `stale_step`. Pushes every problem.
+    pub fn compile(
+        &self,
+        route: &str,
+        stale_step: Duration,
+        problems: &mut Problems,
+    ) -> Option<CachePlan> {
         let before = problems.len();
         let key = KeyPlan::compile(route, self.key.as_ref(), self.query.as_ref(), problems);
         let largest = &self.max_object;
@@ -185,6 +191,8 @@ impl CacheConfig {
                     Cookies::Strip => SetCookie::Strip,
                     Cookies::Keep => SetCookie::Keep,
                 },
+                stale_step,
+                ..Settings::default()
             },
             max_object: largest.value.0,
             cool_down: self.error_cool_down.value.0,

@@ -97,7 +97,14 @@ where
         let mut names = self.look.found.object.as_deref().map_or_else(Vec::new, names_of);
         for _ in 0..MOST_FLIGHTS {
             match self.seat(&request, &names) {
-                Seat::Leader(flight) => return self.lead(&request, flight).await,
+                Seat::Leader(flight) => {
+                    let (tell, told) = oneshot::channel();
+                    let exchange = Arc::clone(&self.exchange);
+                    let on = Arc::clone(&flight);
+                    let fetch = start(self.desk, &self.look, &request, exchange, on, Some(tell));
+                    tokio::spawn(fetch.run(self.inner.clone()));
+                    return self.leads(told, flight).await;
+                }
                 Seat::Waiter(flight) => match self.wait(&flight).await {
                     Waited::Answer(answer) => return answer,
                     Waited::OtherVariant(others) => names = others,
@@ -122,12 +129,8 @@ where
         board(self.desk, key, variant, request)
     }
 
-    /// Asks the origin, for all who wait.
-    async fn lead(&self, request: &Request, flight: Arc<Flight>) -> Answer {
-        let (tell, told) = oneshot::channel();
-        let exchange = Arc::clone(&self.exchange);
-        let fetch = start(self.desk, &self.look, request, exchange, Arc::clone(&flight), Some(tell));
-        tokio::spawn(fetch.run(self.inner.clone()));
+    /// The origin was asked, for all who wait.
+    async fn leads(&self, told: oneshot::Receiver<Told>, flight: Arc<Flight>) -> Answer {
         match told.await {
             Ok(Told::Yours(Ok(response))) => self.own(response),
             Ok(Told::Yours(Err(error))) => self.failed(error),
@@ -271,8 +274,12 @@ where
     /// The stored answer, if it may be given because the origin failed.
     fn stale_for(&self, status: Option<StatusCode>) -> Option<Response> {
         let entry = self.look.found.entry.as_ref()?;
-        let at = moment();
-        if !reuse::after_failure(&entry.head.terms, &self.look.asked, at.now) {
+        let (at, terms, asked) = (moment(), &entry.head.terms, &self.look.asked);
+        let may = match status {
+            Some(_) => reuse::after_failure(terms, asked, at.now),
+            None => reuse::disconnected(terms, asked, at.now),
+        };
+        if !may {
             return None;
         }
         let did = Did::Went {

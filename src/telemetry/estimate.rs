@@ -3,9 +3,10 @@
 //! The worst case: every word of every closed list has been seen. Counted from the same lists
 //! that `expose` walks; a test that touches every cell holds the two together.
 
+use super::cache::{Evicted, Inserted, Purged, Refreshed, Used};
 use super::handles::{
-    CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied,
-    Violation, WAIT,
+    AGE, CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied,
+    SIZE, Violation, WAIT,
 };
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;
@@ -33,7 +34,8 @@ fn route() -> usize {
     let histograms = 2 * histogram(REQUEST) + histogram(LOOP);
     let (errors, observed) = (Reason::ALL.len(), Reason::ALL.len());
     let degraded = Cause::ALL.len() * Step::ALL.len();
-    codes + methods + errors + observed + degraded + in_flight_and_bytes + histograms
+    let cache = Used::ALL.len() + histogram(AGE) + histogram(SIZE);
+    codes + methods + errors + observed + degraded + in_flight_and_bytes + histograms + cache
 }
 
 fn upstream() -> usize {
@@ -59,5 +61,7 @@ fn worker() -> usize {
 
 fn process() -> usize {
     // generation, success, time, plans, two infos, draining; aborted by kind; access log; process_*
-    ReloadOutcome::ALL.len() + 7 + 2 + 2 + 7
+    let cache = Inserted::ALL.len() + Evicted::ALL.len() + Purged::ALL.len() + Refreshed::ALL.len();
+    let what_is_stored = 3;
+    ReloadOutcome::ALL.len() + 7 + 2 + 2 + 7 + cache + what_is_stored
 }

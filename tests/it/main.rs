@@ -12,6 +12,7 @@
 
 mod acceptance;
 mod bodies;
+mod cache;
 mod cases;
 mod config;
 mod docs;

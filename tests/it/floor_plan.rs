@@ -73,6 +73,21 @@ const PURE: &[&str] = &[
     "upstream/eject.rs",
     "plan/router.rs",
     "plan/pattern.rs",
+    "middleware/cache/policy/conditional.rs",
+    "middleware/cache/policy/date.rs",
+    "middleware/cache/policy/dictionary.rs",
+    "middleware/cache/policy/directives.rs",
+    "middleware/cache/policy/etag.rs",
+    "middleware/cache/policy/fields.rs",
+    "middleware/cache/policy/freshness.rs",
+    "middleware/cache/policy/invalidate.rs",
+    "middleware/cache/policy/lexer.rs",
+    "middleware/cache/policy/mod.rs",
+    "middleware/cache/policy/range.rs",
+    "middleware/cache/policy/reuse.rs",
+    "middleware/cache/policy/storable.rs",
+    "middleware/cache/policy/targeted.rs",
+    "middleware/cache/policy/vary.rs",
 ];
 
 /// The most lines of a file, its tests not counted.

@@ -66,6 +66,7 @@ pub(super) struct Play {
 }
 
 /// What is stored of it.
+#[derive(Debug)]
 pub(super) struct Stored {
     pub(super) fields: HeaderMap,
     pub(super) terms: Terms,

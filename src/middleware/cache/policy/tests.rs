@@ -107,7 +107,7 @@ fn rfc9111_3_1_unknown_fields_are_stored_and_private_ones_are_not() {
         ("x-user", "1"),
         ("x-y", "2"),
     ];
-    let stored = answers(&fields).stored().ok().expect("stored");
+    let stored = answers(&fields).stored().expect("stored");
     assert!(stored.fields.contains_key("x-y") && !stored.fields.contains_key("x-user"));
 }
 
@@ -119,7 +119,7 @@ fn rfc9111_3_1_connection_cannot_take_off_what_an_answer_is_understood_by() {
         ("vary", "a"),
         ("x", "1"),
     ];
-    let stored = answers(&fields).stored().ok().expect("stored");
+    let stored = answers(&fields).stored().expect("stored");
     assert!(stored.fields.contains_key("cache-control") && stored.fields.contains_key("vary"));
     assert!(!stored.fields.contains_key("x"));
 }
@@ -222,7 +222,7 @@ fn rfc9111_4_2_2_a_guess_is_a_tenth_and_at_most_a_day() {
     assert_eq!(terms(&[("last-modified", "yesterday")]).lifetime, secs(0));
     let stated = terms(&[("last-modified", "@-9000"), ("cache-control", "max-age=x")]);
     assert_eq!((stated.lifetime, stated.heuristic), (secs(0), false));
-    let unclear = terms(&[("last-modified", "@-9000"), ("cache-control", "&&&")]);
+    let unclear = terms(&[("last-modified", "@-9000"), ("cache-control", "(x)")]);
     assert_eq!(unclear.lifetime, secs(0));
 }
 

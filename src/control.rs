@@ -17,11 +17,13 @@ use crate::admin::{self, ReloadOutcome, ReloadReport, Status, status};
 use crate::clock;
 use crate::config::{Loaded, describe};
 use crate::filled::Filled;
+use crate::middleware::cache::Store;
 use crate::middleware::cache::purge::Wanted;
 use crate::plan::SharedPlan;
 use crate::plan::explain::{self, Asked, Explanation};
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
+use crate::telemetry::cache::Used;
 use crate::telemetry::expose::{Exposition, Live, LiveCache, LiveCertificate, LiveUpstream};
 use crate::telemetry::handles::{ENDPOINT_STATES, Metrics};
 use crate::upstream::config::UpstreamConfig;
@@ -124,6 +126,30 @@ fn certificates<'a>(
     pairs.map(|(written, ends)| (loaded.sources.filled.shown(&written.cert), *ends))
 }
 
+fn cache(store: &Store, metrics: &Metrics) -> status::Cache {
+    let routes = metrics.routes();
+    let count = |words: &[Used]| -> u64 {
+        let cells = routes.iter().flat_map(|(_, route)| route.iter());
+        cells
+            .map(|c| {
+                words
+                    .iter()
+                    .map(|w| c.cache[*w as usize].get())
+                    .sum::<u64>()
+            })
+            .sum()
+    };
+    let all: Vec<Used> = Used::ALL.iter().map(|(used, _)| *used).collect();
+    let (objects, bytes) = store.size();
+    status::Cache {
+        objects,
+        bytes,
+        capacity: store.memory(),
+        hits: count(&[Used::Hit, Used::Stale]),
+        requests: count(&all),
+    }
+}
+
 fn upstream(
     upstream: &Upstream,
     config: Option<&UpstreamConfig>,
@@ -221,6 +247,7 @@ impl admin::Context for Control {
                 .collect(),
             routes: routes.collect(),
             upstreams: upstreams.collect(),
+            cache: plan.store.as_ref().map(|store| cache(store, &self.metrics)),
             workers: status::workers(&self.metrics),
         }
     }

@@ -52,6 +52,7 @@
 //!     intake            the body's cap and the time between its pieces
 //!     fallback          the ladder: a lesser answer when anything below refused or failed
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
+//!     cache             a hit skips all below; one fetch for each missing answer
 //!     upgrade           who may leave HTTP
 //!     rewrite           what only the upstream sees
 //!     split             which upstream
@@ -82,14 +83,14 @@
 //! ```
 //!
 //! `weir check` is the same code up to the sockets. What is kept, by name and content: routes with
-//! their stacks ([`plan::route`]), endpoints with their health and budgets ([`upstream`]),
+//! their stacks ([`plan::route`]), what is stored ([`middleware::cache`]), endpoints with their health and budgets ([`upstream`]),
 //! connections, TLS sessions ([`plan::tls`]), and all numbers ([`telemetry::handles`]).
 //!
 //! # What is shared
 //!
 //! | shared, immutable | shared, atomics inside | one per worker |
 //! |---|---|---|
-//! | [`plan::Plan`]: router, routes, certificates | endpoints, retry budgets, connection caps; metric cells, a block for each worker | runtime, sockets, [`upstream::WorkerPools`], stacks, [`plan::PlanCache`] |
+//! | [`plan::Plan`]: router, routes, certificates | endpoints, retry budgets, connection caps, the store of the cache and its flights; metric cells, a block for each worker | runtime, sockets, [`upstream::WorkerPools`], stacks, [`plan::PlanCache`] |
 //!
 //! What the config says of a whole upstream is counted over all workers; what can be local is local,
 //! so that a request never leaves its thread. Types stay `Send`: one worker runs the same code as
@@ -105,11 +106,11 @@
 //! 4. On the request path no lock is held across an await *, no shared `Arc` is cloned, no label is
 //!    formatted, and nothing is looked up by a name that the config already knew.
 //! 5. Only [`middleware::rescue`] and [`middleware::fallback`] turn an error into a response.
-//! 6. Only [`server`] spawns threads; tasks are spawned there, in [`upstream`] and by the control
-//!    thread. *
+//! 6. Only [`server`] spawns threads; tasks are spawned there, in [`upstream`], for the fills of
+//!    [`middleware::cache`] and by the control thread. *
 //! 7. [`plan::compile`] does no I/O: [`config::load`] has read all it needs.
-//! 8. Bodies stream. What is kept for a replay has a cap.
-//! 9. [`upstream::balance`], [`upstream::budget`], [`upstream::eject`], [`plan::router`],
+//! 8. Bodies stream. What is kept for a replay, or to be stored, has a cap.
+//! 9. [`middleware::cache::policy`], its keys and stamps, [`upstream::balance`], [`upstream::budget`], [`upstream::eject`], [`plan::router`],
 //!    [`plan::pattern`] and [`message::coding`] never ask for the time or for chance: both are arguments. *
 //! 10. An unknown key in a config is an error, and every key there is stands in `config/weir.toml`. *
 //! 11. One clock, in [`clock`]. *

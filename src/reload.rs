@@ -351,7 +351,10 @@ impl Keepers {
         let upstreams = plan.upstreams.values();
         let upstreams: HashMap<*const (), &Arc<Upstream>> =
             upstreams.map(|up| (Arc::as_ptr(up).cast(), up)).collect();
-        let store = plan.store.as_ref().map(|store| (Arc::as_ptr(store).cast(), store));
+        let store = plan
+            .store
+            .as_ref()
+            .map(|store| (Arc::as_ptr(store).cast(), store));
         self.0.retain(|key, task| {
             let keep = upstreams.contains_key(key) || store.is_some_and(|(store, _)| store == *key);
             if !keep {

@@ -244,13 +244,16 @@ fn asked(query: &str) -> Result<Asked, String> {
 /// What is to go; nothing is purged unless all of it can be read.
 fn purge(query: &str, context: &dyn Context) -> Answer {
     let pairs = form_urlencoded::parse(query.as_bytes());
-    let wanted: Result<Vec<_>, _> = pairs.map(|(key, value)| Wanted::read(&key, &value)).collect();
+    let wanted: Result<Vec<_>, _> = pairs
+        .map(|(key, value)| Wanted::read(&key, &value))
+        .collect();
     let refused = |status, why: &str| pretty(status, &json!({ "error": why }));
     match wanted {
         Err(why) => refused(StatusCode::BAD_REQUEST, &why),
-        Ok(all) if all.is_empty() => {
-            refused(StatusCode::BAD_REQUEST, "say what: ?url=, ?prefix=, ?tag= or ?all")
-        }
+        Ok(all) if all.is_empty() => refused(
+            StatusCode::BAD_REQUEST,
+            "say what: ?url=, ?prefix=, ?tag= or ?all",
+        ),
         Ok(all) => {
             if !all.iter().all(|wanted| context.purge(wanted)) {
                 return refused(StatusCode::NOT_FOUND, "no route has a cache");

@@ -364,6 +364,11 @@ async fn a_purge_says_what_it_did_or_why_not() {
     }
     let get = ask(address, "GET /cache/purge?all", "").await;
     assert_eq!(status(&get), "405");
-    let foreign = ask(address, "POST /cache/purge?all", "Origin: http://evil.test\r\n").await;
+    let foreign = ask(
+        address,
+        "POST /cache/purge?all",
+        "Origin: http://evil.test\r\n",
+    )
+    .await;
     assert_eq!(status(&foreign), "403");
 }

@@ -13,10 +13,11 @@ use std::hash::{Hash, Hasher};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Config, ListenerConfig, Loaded};
+use super::{Config, ListenerConfig, Loaded, RouteConfig};
 use crate::files::{FileRef, Files};
 use crate::filled::Filled;
 use crate::message::fixed::FixedConfig;
+use crate::middleware::cache::CacheConfig;
 use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::upstream::config::UpstreamConfig;
@@ -32,7 +33,7 @@ pub struct Diff {
     pub routes: Changes,
     /// Routes that both have stand in another order, which decides between equals.
     pub reordered: bool,
-    /// Keys of `server`, `admin`, `log` and `defaults`, such as `"server.drain"`.
+    /// Keys of `server`, `admin`, `log`, `defaults` and `cache`, such as `"server.drain"`.
     pub global: Vec<String>,
 }
 
@@ -80,7 +81,16 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
                 .zip(pair.1)
                 .map_or(Vec::new(), |(a, b)| upstream_resets(a, b, keys, filled))
         }),
-        routes: changes(&routes(old), &routes(new), |_, _| Vec::new()),
+        routes: changes(&routes(old), &routes(new), |name, keys| {
+            let of = |loaded: &'_ Loaded| {
+                let mut routes = loaded.config.routes.iter();
+                routes.find(|route| route.id.value == name).cloned()
+            };
+            let pair = (of(old), of(new));
+            pair.0
+                .zip(pair.1)
+                .map_or(Vec::new(), |(a, b)| route_resets(&a, &b, keys))
+        }),
         reordered: reordered(&old.config, &new.config),
         global: differing(&global(old), &global(new)),
     }
@@ -117,6 +127,9 @@ impl Diff {
         }
         for key in &self.global {
             out += &format!("{key} differs\n");
+        }
+        if self.global.iter().any(|key| key == "cache.memory") {
+            out += "    what is stored is let go\n";
         }
         for key in self.needs_restart() {
             out += &format!("  {key} needs a restart: a reload would be refused\n");
@@ -273,6 +286,7 @@ fn global(loaded: &Loaded) -> Section {
         ("admin", section(&config.admin)),
         ("log", section(&config.log)),
         ("defaults", defaults),
+        ("cache", section(&config.cache)),
     ];
     let keys = sections.into_iter().flat_map(|(name, keys)| {
         let full = move |(key, value)| (format!("{name}.{key}"), value);
@@ -352,6 +366,25 @@ fn upstream_resets(
     for address in gone.filter(|address| !kept.contains(address.as_str())) {
         let address = filled.shown(address);
         resets.push(format!("connections to {address} drain"));
+    }
+    resets
+}
+
+fn route_resets(old: &RouteConfig, new: &RouteConfig, keys: &[String]) -> Vec<String> {
+    fn cache(route: &RouteConfig) -> Option<&CacheConfig> {
+        route.cache.as_ref().and_then(|cache| cache.value.on())
+    }
+    let mut resets = Vec::new();
+    if keys.iter().any(|key| key == "cache")
+        && let Some(before) = cache(old)
+    {
+        match cache(new) {
+            None => resets.push("what is stored is not used any more".to_owned()),
+            Some(now) if now.key != before.key || now.query != before.query => {
+                resets.push("what is stored stands under other keys and is not found".to_owned());
+            }
+            Some(_) => {}
+        }
     }
     resets
 }

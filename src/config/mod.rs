@@ -441,7 +441,10 @@ pub struct RouteConfig {
 
 impl RouteConfig {
     /// Its cache, own or inherited; only what an upstream answers is stored.
-    pub fn caches<'c>(&'c self, defaults: &'c DefaultsConfig) -> Option<&'c Located<Switch<CacheConfig>>> {
+    pub fn caches<'c>(
+        &'c self,
+        defaults: &'c DefaultsConfig,
+    ) -> Option<&'c Located<Switch<CacheConfig>>> {
         let forwards = self.upstream.is_some() || self.split.is_some();
         let cache = self.cache.as_ref().or(defaults.cache.as_ref());
         cache.filter(|cache| forwards && cache.value.on().is_some())

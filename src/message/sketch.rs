@@ -69,8 +69,14 @@ impl Sketch {
             "via" => self.add(Field::Via),
             "accept" | "content-type" => self.add(Field::Form),
             "expect" => self.add(Field::Expect),
-            "cache-control" | "pragma" | "range" | "if-none-match" | "if-modified-since"
-            | "if-match" | "if-unmodified-since" | "if-range" => self.add(Field::Cache),
+            "cache-control"
+            | "pragma"
+            | "range"
+            | "if-none-match"
+            | "if-modified-since"
+            | "if-match"
+            | "if-unmodified-since"
+            | "if-range" => self.add(Field::Cache),
             "weir-debug" => self.add(Field::Debug),
             "traceparent" | "tracestate" | "baggage" => self.add(Field::Trace),
             "x-request-id" => self.add(Field::RequestId),

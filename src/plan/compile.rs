@@ -93,7 +93,10 @@ fn store(
         problems.push(problem.help("at least \"1MiB\""));
         return None;
     }
-    let caches = config.routes.iter().any(|r| r.caches(&config.defaults).is_some());
+    let caches = config
+        .routes
+        .iter()
+        .any(|r| r.caches(&config.defaults).is_some());
     let before = previous.and_then(|p| p.store.as_ref());
     let same = before.filter(|store| store.memory() == memory.value.0);
     let new = || Arc::new(Store::new(memory.value.0, metrics.cache.clone()));

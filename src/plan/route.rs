@@ -184,7 +184,10 @@ fn cache(
     let section = config.caches(&context.loaded.config.defaults)?;
     let steps = config.steps().filter_map(|step| step.stale.as_ref());
     let longest = steps.map(|limit| limit.value.0).max().unwrap_or_default();
-    let plan = section.value.on()?.compile(&config.id.value, longest, problems)?;
+    let plan = section
+        .value
+        .on()?
+        .compile(&config.id.value, longest, problems)?;
     Some(RouteCache {
         plan: Arc::new(plan),
         store: context.store?.clone(),

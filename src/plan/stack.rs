@@ -182,7 +182,13 @@ fn stored(
 fn desk(route: &RoutePlan, kit: &Kit) -> Option<Arc<Desk>> {
     let cache = route.cache.as_ref()?;
     let metrics = route.metrics.clone();
-    let desk = Desk::new(cache, &route.identity, metrics, kit.worker, kit.chance.clone());
+    let desk = Desk::new(
+        cache,
+        &route.identity,
+        metrics,
+        kit.worker,
+        kit.chance.clone(),
+    );
     Some(Arc::new(desk))
 }
 

@@ -5,8 +5,8 @@
 
 use super::cache::{Evicted, Inserted, Purged, Refreshed, Used};
 use super::handles::{
-    AGE, CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome, RetryDenied,
-    SIZE, Violation, WAIT,
+    AGE, CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome,
+    RetryDenied, SIZE, Violation, WAIT,
 };
 use crate::error::{Cause, Reason};
 use crate::message::exchange::Step;

@@ -46,7 +46,14 @@ pub fn of(entry: &Entry, wish: Wish<'_>, at: Moment, chance: u64) -> Response {
     }
     let length = entry.body.len();
     let ranged = if wish.special {
-        range::select(wish.method, wish.headers, head.status, &head.fields, length, at.wall)
+        range::select(
+            wish.method,
+            wish.headers,
+            head.status,
+            &head.fields,
+            length,
+            at.wall,
+        )
     } else {
         Ranged::Whole
     };
@@ -54,7 +61,10 @@ pub fn of(entry: &Entry, wish: Wish<'_>, at: Moment, chance: u64) -> Response {
         Ranged::Whole => {
             let mut response = begin(head, head.status, at);
             if *wish.method == Method::HEAD {
-                if !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+                if !matches!(
+                    head.status,
+                    StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+                ) {
                     set_length(&mut response, length);
                 }
                 return response;
@@ -84,7 +94,14 @@ pub fn of(entry: &Entry, wish: Wish<'_>, at: Moment, chance: u64) -> Response {
 /// Whether the client says that it has the answer already.
 pub fn has_it(head: &Head, wish: Wish<'_>, at: Moment) -> bool {
     wish.special
-        && conditional::answer(wish.method, wish.headers, head.status, &head.fields, head.came, at.wall)
+        && conditional::answer(
+            wish.method,
+            wish.headers,
+            head.status,
+            &head.fields,
+            head.came,
+            at.wall,
+        )
 }
 
 /// That the client has it already.
@@ -108,7 +125,9 @@ pub fn begin(head: &Head, status: StatusCode, at: Moment) -> Response {
 /// Length where there is no body to tell it.
 pub fn set_length(response: &mut Response, length: u64) {
     let length = HeaderValue::from(length);
-    response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, length);
 }
 
 fn finish(headers: &mut HeaderMap, head: &Head, at: Moment) {

@@ -269,7 +269,10 @@ mod tests {
         for reader in [early, late] {
             assert_eq!(reader.await.expect("no panic"), Ok(b"abcd".to_vec()));
         }
-        assert_eq!(all(body.read(None).expect("open")).await, Ok(b"abcd".to_vec()));
+        assert_eq!(
+            all(body.read(None).expect("open")).await,
+            Ok(b"abcd".to_vec())
+        );
     }
 
     #[tokio::test]
@@ -287,7 +290,10 @@ mod tests {
     #[tokio::test]
     async fn i28_beyond_the_cap_a_window_is_kept_and_the_slowest_reader_sets_the_pace() {
         let body = Arc::new(Broadcast::default());
-        let (mut slow, mut fast) = (body.read(None).expect("open"), body.read(None).expect("open"));
+        let (mut slow, mut fast) = (
+            body.read(None).expect("open"),
+            body.read(None).expect("open"),
+        );
         let piece = Bytes::from(vec![7; 64 << 10]);
         body.window();
         assert!(body.read(None).is_none(), "nobody joins");

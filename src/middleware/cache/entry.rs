@@ -135,7 +135,8 @@ impl Pieces {
                 left -= now.len();
                 piece = later;
                 if next.len() == PIECE {
-                    let full = std::mem::replace(&mut next, BytesMut::with_capacity(left.min(PIECE)));
+                    let full =
+                        std::mem::replace(&mut next, BytesMut::with_capacity(left.min(PIECE)));
                     whole.push(full.freeze());
                 }
             }
@@ -212,7 +213,9 @@ impl Entry {
     /// What it takes of memory, about.
     pub fn weight(&self) -> u64 {
         let fields = self.head.fields.iter();
-        let fields: usize = fields.map(|(n, v)| n.as_str().len() + v.len() + FIELD).sum();
+        let fields: usize = fields
+            .map(|(n, v)| n.as_str().len() + v.len() + FIELD)
+            .sum();
         let about = self.head.about.url.len() + self.head.about.marks.len() * 8;
         let own = fields + about + self.head.for_whom.selected.weight() + ENTRY;
         self.body.len() + own as u64
@@ -244,7 +247,8 @@ impl Object {
         let same = |old: &Entry| same_requests(&old.head.for_whom, &entry.head.for_whom);
         let old = before.iter().flat_map(|object| &object.entries);
         let kept = old.filter(|old| is_alive(old) && !same(old)).cloned();
-        let mut entries: Vec<Arc<Entry>> = std::iter::once(Arc::clone(&entry)).chain(kept).collect();
+        let mut entries: Vec<Arc<Entry>> =
+            std::iter::once(Arc::clone(&entry)).chain(kept).collect();
         entries.truncate(MOST_VARIANTS);
         let mut weight = 0;
         entries.retain(|entry| {
@@ -253,7 +257,11 @@ impl Object {
             weight = if fits { more } else { weight };
             fits
         });
-        Object::new(parts, entries, before.map(|object| Arc::clone(&object.pulse)))
+        Object::new(
+            parts,
+            entries,
+            before.map(|object| Arc::clone(&object.pulse)),
+        )
     }
 
     /// Without the answers that are not `kept`; `None` if none is left.
@@ -327,7 +335,8 @@ impl Pulse {
 pub fn own(fields: &HeaderMap) -> HeaderMap {
     let mut copy = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields {
-        let name = HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone());
+        let name =
+            HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone());
         let owned = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
         copy.append(name, owned);
     }

@@ -330,8 +330,18 @@ impl Fetch {
         self.count(Refreshed::NotModified);
         let settings = &self.desk.plan.settings;
         let mut updated = stale.head.fields.clone();
-        fields::update(&mut updated, new, &Stated::read(new), settings, received.wall);
-        let own_tags = if tags::any(new) { new } else { &HeaderMap::new() };
+        fields::update(
+            &mut updated,
+            new,
+            &Stated::read(new),
+            settings,
+            received.wall,
+        );
+        let own_tags = if tags::any(new) {
+            new
+        } else {
+            &HeaderMap::new()
+        };
         let marks = tags::of_answer(&self.desk.store.secrets, &self.tag_origin(), own_tags);
         let about = match marks.is_empty() {
             true => self.about(stale.head.about.marks.iter().copied()),
@@ -375,12 +385,21 @@ impl Fetch {
     fn store(&mut self, entry: Arc<Entry>, source: Source) {
         self.over = true;
         if source == Source::Fetched {
-            self.desk.cells().cache_object.observe_value(entry.body.len());
+            self.desk
+                .cells()
+                .cache_object
+                .observe_value(entry.body.len());
         }
         let reserved = std::mem::take(&mut self.reserved);
         let store = &self.desk.store;
         store.shy.forget(&self.key);
-        store.put(self.key.clone(), entry, Arc::clone(&self.flight), source, reserved);
+        store.put(
+            self.key.clone(),
+            entry,
+            Arc::clone(&self.flight),
+            source,
+            reserved,
+        );
     }
 
     /// An answer for everyone who waits: its body is passed on as it comes.
@@ -419,7 +438,9 @@ impl Fetch {
     fn leave(&mut self) {
         self.over = true;
         self.desk.store.flights.leave(&self.key, &self.flight);
-        self.desk.store.give_back(std::mem::take(&mut self.reserved));
+        self.desk
+            .store
+            .give_back(std::mem::take(&mut self.reserved));
     }
 
     /// Passes the body on. The last piece of a known length is held back until the origin has ended
@@ -538,4 +559,3 @@ fn strip(fields: &mut HeaderMap) {
 pub fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
-

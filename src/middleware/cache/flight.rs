@@ -145,10 +145,20 @@ impl Flight {
         self.stage.send_replace(stage);
     }
 
+    /// Whether this is the answer it has come to.
+    fn has_landed(&self, found: Option<&Arc<Entry>>) -> bool {
+        match (&*self.stage.borrow(), found) {
+            (Stage::Landed(entry, _), Some(found)) => Arc::ptr_eq(entry, found),
+            _ => false,
+        }
+    }
+
     /// Waits for more than that the origin was asked.
     pub async fn answered(&self) -> Stage {
         let mut stages = self.stage.subscribe();
-        let stage = stages.wait_for(|stage| !matches!(stage, Stage::Asking)).await;
+        let stage = stages
+            .wait_for(|stage| !matches!(stage, Stage::Asking))
+            .await;
         // The sender is in this very flight: it cannot be gone.
         stage.map_or_else(|_| self.stage(), |stage| stage.clone())
     }
@@ -192,19 +202,20 @@ impl Flights {
         &self.shards[at]
     }
 
-    /// A seat on the flight for this key and variant; a new one `about` this if there is none that
-    /// is not purged yet.
+    /// A seat on the flight for this key and variant that is not purged yet, and whose answer is not
+    /// the one that was `found` already; on a new one `about` this if there is none.
     pub fn board(
         &self,
         key: &Key,
         variant: u64,
+        found: Option<&Arc<Entry>>,
         is_alive: impl Fn(&About) -> bool,
         about: impl FnOnce() -> About,
     ) -> Seat {
         let mut shard = self.shard(key).lock();
         let flights = shard.entry(key.hash()).or_default();
         let mut same = flights.iter().filter(|f| f.variant == variant);
-        if let Some(flight) = same.find(|f| is_alive(&f.about)) {
+        if let Some(flight) = same.find(|f| is_alive(&f.about) && !f.has_landed(found)) {
             return Seat::Waiter(Arc::clone(flight));
         }
         let flight = Arc::new(Flight {
@@ -223,10 +234,12 @@ impl Flights {
         }
         let shard = self.shard(key).lock();
         let flights = shard.get(&key.hash())?.iter().rev();
-        flights.into_iter().find_map(|flight| match &*flight.stage.borrow() {
-            Stage::Landed(entry, _) if entry.head.suits(asked) => Some(Arc::clone(entry)),
-            _ => None,
-        })
+        flights
+            .into_iter()
+            .find_map(|flight| match &*flight.stage.borrow() {
+                Stage::Landed(entry, _) if entry.head.suits(asked) => Some(Arc::clone(entry)),
+                _ => None,
+            })
     }
 
     /// Whether anything is under way for this key.
@@ -260,7 +273,11 @@ impl Flights {
     pub fn oldest(&self) -> Option<u64> {
         let oldest = |shard: &Mutex<Shard>| {
             let shard = shard.lock();
-            shard.values().flatten().map(|flight| flight.about.born).min()
+            shard
+                .values()
+                .flatten()
+                .map(|flight| flight.about.born)
+                .min()
         };
         self.shards.iter().filter_map(oldest).min()
     }

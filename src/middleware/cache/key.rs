@@ -277,7 +277,11 @@ impl QueryPlan {
     fn compile(config: &QueryConfig, problems: &mut Problems) -> Option<QueryPlan> {
         if let (Some(include), Some(exclude)) = (config.include.first(), config.exclude.first()) {
             let problem = Problem::at(&exclude.span, "include and exclude at once");
-            problems.push(problem.also(&include.span, "include").help("give one of them"));
+            problems.push(
+                problem
+                    .also(&include.span, "include")
+                    .help("give one of them"),
+            );
         }
         let listed = !config.include.is_empty();
         let names = config.include.iter().chain(&config.exclude);
@@ -297,10 +301,13 @@ impl QueryPlan {
 
     fn keeps(&self, pair: &str) -> bool {
         let name = pair.split('=').next().unwrap_or(pair);
-        let found = self.names.iter().any(|known| match known.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning),
-            None => name == &**known,
-        });
+        let found = self
+            .names
+            .iter()
+            .any(|known| match known.strip_suffix('*') {
+                Some(beginning) => name.starts_with(beginning),
+                None => name == &**known,
+            });
         found == self.listed
     }
 
@@ -350,8 +357,19 @@ mod tests {
         for scheme in ["http", "https"] {
             for host in ["a.test", "b.test", "a.test:81"] {
                 for target in [
-                    "/", "/?", "/a", "/A", "/a/", "/a?x", "/a?x=", "/a?x=1", "/a?x=1&x=2", "/a?x=2&x=1",
-                    "/a;x=1", "/a%3Fx=1", "/a?x=%31",
+                    "/",
+                    "/?",
+                    "/a",
+                    "/A",
+                    "/a/",
+                    "/a?x",
+                    "/a?x=",
+                    "/a?x=1",
+                    "/a?x=1&x=2",
+                    "/a?x=2&x=1",
+                    "/a;x=1",
+                    "/a%3Fx=1",
+                    "/a?x=%31",
                 ] {
                     let key = plan.of(&request(host, target), scheme, &secrets);
                     let said = format!("{scheme} {host} {target}");
@@ -370,7 +388,11 @@ mod tests {
     fn a_query_is_cut_and_sorted_for_the_key_and_for_the_upstream_alike() {
         let secrets = Secrets::default();
         for (section, query, expected) in [
-            ("query = { exclude = ['utm_*', 'x'] }", "a=1&utm_a=2&x&b", "a=1&b"),
+            (
+                "query = { exclude = ['utm_*', 'x'] }",
+                "a=1&utm_a=2&x&b",
+                "a=1&b",
+            ),
             ("query = { include = ['a'] }", "b=1&a=2&a=1", "a=2&a=1"),
             ("query = { sort = true }", "b=1&a=2&a=1", "a=2&a=1&b=1"),
             ("query = { include = ['a'] }", "b=1", ""),
@@ -383,7 +405,12 @@ mod tests {
             let key = |uri: &Uri| plan.of(&request("a", &uri.to_string()), "http", &secrets);
             assert_eq!(key(&uri), key(&seen), "{section}");
         }
-        assert_eq!(plan("").expect("a plan").target(&"/p?b&a".parse().expect("a target")), None);
+        assert_eq!(
+            plan("")
+                .expect("a plan")
+                .target(&"/p?b&a".parse().expect("a target")),
+            None
+        );
     }
 
     #[test]

@@ -16,11 +16,12 @@
 //! * `flight`: one fetch for each missing answer; `broadcast`: a body that many read as it comes
 //! * `fill`: a fetch, and what becomes of its answer
 //! * `service`: the way of a request; `answer`, `status`: what a client gets
-//! * `purge`: what an operator wants gone
+//! * `purge`: what an operator wants gone; `explain`: what would become of a request
 
 pub mod answer;
 pub mod broadcast;
 pub mod entry;
+mod explain;
 pub mod fill;
 pub mod flight;
 pub mod key;
@@ -42,7 +43,7 @@ use serde::{Deserialize, Serialize};
 use crate::problem::{Located, Problem, Problems};
 use crate::units::{Size, Time};
 use key::{KeyPlan, QueryConfig};
-use policy::{Settings, SetCookie};
+use policy::{SetCookie, Settings};
 pub use service::{CacheLayer, Desk, Shelved};
 pub use store::Store;
 

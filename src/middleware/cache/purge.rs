@@ -67,7 +67,9 @@ impl fmt::Display for Wanted {
 
 /// Host and the rest, from `http://host/path`, `https://host/path` or `host/path`.
 fn split(text: &str) -> Result<(String, &str), String> {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
     let rest = rest.unwrap_or(text);
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let host = target::host(authority).ok_or_else(|| format!("\"{authority}\" is no host"))?;
@@ -106,9 +108,17 @@ mod tests {
     #[test]
     fn what_is_purged_is_read_as_requests_are() {
         for (key, value, expected) in [
-            ("url", "https://A.test/x/../b?q", Wanted::Url("a.test/b?q".into())),
+            (
+                "url",
+                "https://A.test/x/../b?q",
+                Wanted::Url("a.test/b?q".into()),
+            ),
             ("url", "a.test:81", Wanted::Url("a.test:81/".into())),
-            ("prefix", "http://a.test/im", Wanted::Prefix("a.test/im".into())),
+            (
+                "prefix",
+                "http://a.test/im",
+                Wanted::Prefix("a.test/im".into()),
+            ),
             ("prefix", "a.test", Wanted::Prefix("a.test/".into())),
             ("tag", "x", Wanted::Tag("x".into())),
             ("all", "", Wanted::All),

@@ -93,7 +93,9 @@ impl Desk {
     fn hit(&self, entry: &Entry, wish: Wish<'_>, at: Moment, did: Did, used: Used) -> Response {
         let mut response = answer::of(entry, wish, at, self.chance.next());
         self.tell(&mut response, did, used);
-        self.cells().cache_age.observe(entry.head.terms.age_at(at.now));
+        self.cells()
+            .cache_age
+            .observe(entry.head.terms.age_at(at.now));
         response
     }
 
@@ -156,7 +158,8 @@ fn business(request: &Request) -> Business {
     match *request.method() {
         Method::GET | Method::HEAD => {
             // A body may change the answer, and is not in the key (CASES I12).
-            let plain = request.body().is_end_stream() && !request.headers().contains_key(header::UPGRADE);
+            let plain =
+                request.body().is_end_stream() && !request.headers().contains_key(header::UPGRADE);
             match plain {
                 true => Business::Find(Arc::clone(exchange)),
                 false => Business::None(Forward::Bypass),
@@ -189,7 +192,11 @@ where
         let now = clock::now();
         let headers = request.headers();
         let special = exchange.sketch.has(Field::Cache);
-        let asked = if special { Asked::read(headers) } else { Asked::default() };
+        let asked = if special {
+            Asked::read(headers)
+        } else {
+            Asked::default()
+        };
         let scheme = exchange.conn.scheme();
         let key = desk.plan.key.of(request, scheme, &desk.store.secrets);
         let found = desk.store.find(&key, headers);
@@ -275,7 +282,12 @@ where
         let exchange = match business(&request) {
             Business::Find(exchange) => exchange,
             Business::Unsafe(exchange) => {
-                return Either::Right(Box::pin(unsafely::pass(desk, self.inner.clone(), request, exchange)));
+                return Either::Right(Box::pin(unsafely::pass(
+                    desk,
+                    self.inner.clone(),
+                    request,
+                    exchange,
+                )));
             }
             Business::None(why) => {
                 return Either::Right(Box::pin(slow::pass(desk, self.inner.clone(), request, why)));
@@ -313,7 +325,10 @@ impl Shelved {
     pub fn find(&self, request: &Request, limit: Duration) -> Option<Response> {
         let desk = &*self.0;
         let exchange = exchange::of(request)?;
-        let key = desk.plan.key.of(request, exchange.conn.scheme(), &desk.store.secrets);
+        let key = desk
+            .plan
+            .key
+            .of(request, exchange.conn.scheme(), &desk.store.secrets);
         let entry = desk.store.find(&key, request.headers()).entry?;
         let at = Moment {
             now: clock::now(),
@@ -328,9 +343,9 @@ impl Shelved {
             special: true,
         };
         let ttl = entry.head.terms.ttl(at.now);
-        let (detail, used) = match ttl {
-            0.. => (None, Used::Hit),
-            _ => (Some(Detail::IfError), Used::Stale),
+        let (detail, used) = match entry.head.terms.is_fresh(at.now) {
+            true => (None, Used::Hit),
+            false => (Some(Detail::IfError), Used::Stale),
         };
         Some(desk.hit(&entry, wish, at, Did::Hit(ttl, detail), used))
     }

@@ -8,7 +8,9 @@
 //!
 //! Marks are set before the epoch is raised, under a lock: who sees the new epoch sees the mark.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -116,7 +118,10 @@ impl Stamps {
             return true;
         }
         let alive = self.all.load(Relaxed) <= about.born
-            && about.marks.iter().all(|m| self.place(*m).load(Relaxed) <= about.born)
+            && about
+                .marks
+                .iter()
+                .all(|m| self.place(*m).load(Relaxed) <= about.born)
             && !self.under_prefix(about);
         if alive {
             about.checked.store(epoch, Relaxed);
@@ -179,11 +184,7 @@ mod tests {
     #[test]
     fn i30_what_was_being_fetched_when_the_purge_came_is_dead_on_arrival() {
         let stamps = Stamps::default();
-        for what in [
-            Purge::All,
-            Purge::Mark(7),
-            Purge::Prefix("h/".into()),
-        ] {
+        for what in [Purge::All, Purge::Mark(7), Purge::Prefix("h/".into())] {
             let born = stamps.epoch();
             stamps.purge(what);
             let arrived = About::new("h/x".into(), [7].into(), born);

@@ -63,7 +63,9 @@ impl Hasher for Half {
     }
     fn write(&mut self, bytes: &[u8]) {
         // Keys are written whole; this is for completeness.
-        self.0 = bytes.iter().fold(self.0, |hash, b| hash.rotate_left(8) ^ u64::from(*b));
+        self.0 = bytes
+            .iter()
+            .fold(self.0, |hash, b| hash.rotate_left(8) ^ u64::from(*b));
     }
     fn write_u128(&mut self, key: u128) {
         self.0 = key as u64;
@@ -74,7 +76,8 @@ struct Moka(moka::sync::Cache<u128, Arc<Object>, BuildHasherDefault<Half>>);
 
 impl Moka {
     fn new(memory: u64, cells: Arc<CacheCells>) -> Self {
-        let weight = |_: &u128, object: &Arc<Object>| u32::try_from(object.weight()).unwrap_or(u32::MAX);
+        let weight =
+            |_: &u128, object: &Arc<Object>| u32::try_from(object.weight()).unwrap_or(u32::MAX);
         let cache = moka::sync::Cache::builder()
             .max_capacity(memory)
             .weigher(weight)
@@ -187,8 +190,14 @@ impl Store {
 
     /// The answer for a request with these fields, and what else is under its key.
     pub fn find(&self, key: &Key, asked: &HeaderMap) -> Found {
-        let landed = self.flights.landed(key, asked).filter(|entry| self.serves(entry));
-        let object = self.shelf.get(key.hash()).filter(|o| *o.parts == *key.parts());
+        let landed = self
+            .flights
+            .landed(key, asked)
+            .filter(|entry| self.serves(entry));
+        let object = self
+            .shelf
+            .get(key.hash())
+            .filter(|o| *o.parts == *key.parts());
         let entry = landed.or_else(|| {
             let object = object.as_ref()?;
             let entry = object.select(asked)?;
@@ -226,9 +235,19 @@ impl Store {
 
     /// Hands a whole answer over to be stored; `reserved` bytes are given back once it is. The
     /// flight is left then, so that the answer is always to be found.
-    pub fn put(&self, key: Key, entry: Arc<Entry>, flight: Arc<Flight>, source: Source, reserved: u64) {
+    pub fn put(
+        &self,
+        key: Key,
+        entry: Arc<Entry>,
+        flight: Arc<Flight>,
+        source: Source,
+        reserved: u64,
+    ) {
         self.flights.land(&flight, Arc::clone(&entry), source);
-        let Err(refused) = self.orders.try_send(Order::Put(key, entry, flight, reserved)) else {
+        let Err(refused) = self
+            .orders
+            .try_send(Order::Put(key, entry, flight, reserved))
+        else {
             return;
         };
         self.cells.insertions[Inserted::QueueFull as usize].inc();
@@ -301,10 +320,19 @@ impl Store {
             self.cells.evictions[Evicted::Purged as usize].inc();
             return;
         }
-        let before = self.shelf.get(key.hash()).filter(|o| *o.parts == *key.parts());
+        let before = self
+            .shelf
+            .get(key.hash())
+            .filter(|o| *o.parts == *key.parts());
         let alive = |old: &Entry| self.serves(old);
         let most = self.memory / SHARE;
-        let object = Object::with(before.as_deref(), key.parts().into(), Arc::clone(entry), most, alive);
+        let object = Object::with(
+            before.as_deref(),
+            key.parts().into(),
+            Arc::clone(entry),
+            most,
+            alive,
+        );
         let gone = before.map_or(0, |before| before.entries.len() + 1 - object.entries.len());
         self.cells.evictions[Evicted::Replaced as usize].add(gone as u64);
         self.cells.insertions[Inserted::Stored as usize].inc();
@@ -316,7 +344,11 @@ impl Store {
         let Some(object) = self.shelf.get(key) else {
             return;
         };
-        let dead = object.entries.iter().filter(|entry| !self.serves(entry)).count();
+        let dead = object
+            .entries
+            .iter()
+            .filter(|entry| !self.serves(entry))
+            .count();
         if dead == 0 {
             return;
         }

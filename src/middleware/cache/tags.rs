@@ -62,7 +62,10 @@ pub fn of_answer(secrets: &Secrets, origin: &Origin<'_>, fields: &HeaderMap) -> 
 /// The marks of the groups that an answer to an unsafe request makes untrue.
 pub fn invalidated(secrets: &Secrets, origin: &Origin<'_>, fields: &HeaderMap) -> Vec<u64> {
     let groups = strings(fields, &INVALIDATION);
-    groups.iter().map(|group| of_group(secrets, origin, group)).collect()
+    groups
+        .iter()
+        .map(|group| of_group(secrets, origin, group))
+        .collect()
 }
 
 /// Whether an answer has tags of its own.
@@ -138,7 +141,10 @@ fn string(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 fn after_parameters(mut text: &[u8]) -> Option<&[u8]> {
     while let Some(rest) = text.strip_prefix(b";") {
         text = rest.trim_ascii_start();
-        let name = text.iter().take_while(|b| !matches!(b, b';' | b',' | b'=' | b' ')).count();
+        let name = text
+            .iter()
+            .take_while(|b| !matches!(b, b';' | b',' | b'=' | b' '))
+            .count();
         if name == 0 {
             return None;
         }
@@ -147,7 +153,9 @@ fn after_parameters(mut text: &[u8]) -> Option<&[u8]> {
             text = match string(value) {
                 Some((_, rest)) => rest,
                 None => {
-                    let bare = value.iter().take_while(|b| !matches!(b, b';' | b',' | b' '));
+                    let bare = value
+                        .iter()
+                        .take_while(|b| !matches!(b, b';' | b',' | b' '));
                     &value[bare.count()..]
                 }
             };
@@ -168,10 +176,20 @@ mod tests {
             Some(members.into_iter().map(text).collect::<Vec<_>>())
         };
         let expected = |members: &[&str]| Some(members.iter().map(|m| (*m).to_owned()).collect());
-        assert_eq!(read(r#""a", "b c" ,"d\"\\""#), expected(&["a", "b c", "d\"\\"]));
+        assert_eq!(
+            read(r#""a", "b c" ,"d\"\\""#),
+            expected(&["a", "b c", "d\"\\"])
+        );
         assert_eq!(read(r#""a";x;y="z, w";q=1, "b""#), expected(&["a", "b"]));
         assert_eq!(read(""), expected(&[]));
-        for bad in ["a", r#""a"#, r#""a","#, r#""a" "b""#, r#""\n""#, "\"\u{e9}\""] {
+        for bad in [
+            "a",
+            r#""a"#,
+            r#""a","#,
+            r#""a" "b""#,
+            r#""\n""#,
+            "\"\u{e9}\"",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }
@@ -197,6 +215,9 @@ mod tests {
         assert!(!ours.contains(&invalidated(&secrets, &b, &purge)[0]));
         assert!(ours.contains(&of_tag(&secrets, b"g")));
         let tagged = of_answer(&secrets, &a, &fields("surrogate-key", "x  y"));
-        assert_eq!(tagged, of_answer(&secrets, &b, &fields("cache-tag", "x, y")));
+        assert_eq!(
+            tagged,
+            of_answer(&secrets, &b, &fields("cache-tag", "x, y"))
+        );
     }
 }

@@ -141,9 +141,9 @@ fn is_date(value: &HeaderValue) -> bool {
     date::parse(value.as_bytes(), SystemTime::UNIX_EPOCH).is_some()
 }
 
-/// Whether a 304 is about this stored answer (RFC 9111 4.3.4); `only` if no other is stored. By
-/// its ETag where it has one: strongly, unless the stored one is weak, as it is where compression
-/// has weakened it and we have asked by that.
+/// Whether a 304 is about this stored answer (RFC 9111 4.3.4); `only` if no other is stored for
+/// the request. If not, it changes nothing, and the origin is asked again without conditions. By its
+/// ETag where it has one; weakly, since we have asked by a weak one where compression has made it so.
 pub fn confirms(fields: &HeaderMap, not_modified: &HeaderMap, only: bool) -> bool {
     if not_modified.contains_key(header::ETAG) {
         let (stored, new) = (ETag::read(fields), ETag::read(not_modified));

@@ -178,7 +178,8 @@ impl Stated {
         let Directive { name, value } = directive;
         let bare = matches!(value, Value::Nothing);
         self.malformed |= matches!(value, Value::Broken);
-        match name.to_ascii_lowercase().as_slice() {
+        let (lower, len) = lowered(name);
+        match &lower[..len] {
             b"no-store" => self.no_store = true,
             b"no-cache" => self.no_cache.add(value.text()),
             b"private" => self.private.add(value.text()),
@@ -235,7 +236,8 @@ impl Asked {
     fn take(&mut self, directive: &Directive<'_>) {
         let Directive { name, value } = directive;
         let number = || value.text().and_then(seconds);
-        match name.to_ascii_lowercase().as_slice() {
+        let (lower, len) = lowered(name);
+        match &lower[..len] {
             b"no-store" => self.no_store = true,
             b"no-cache" => self.no_cache = true,
             b"only-if-cached" => self.only_if_cached = true,
@@ -249,6 +251,15 @@ impl Asked {
             _ => {}
         }
     }
+}
+
+/// In lower case, up to a length that no directive here has.
+fn lowered(name: &[u8]) -> ([u8; 24], usize) {
+    let mut lower = [0; 24];
+    let len = name.len().min(lower.len());
+    lower[..len].copy_from_slice(&name[..len]);
+    lower.make_ascii_lowercase();
+    (lower, len)
 }
 
 fn pragma_no_cache(fields: &HeaderMap) -> bool {

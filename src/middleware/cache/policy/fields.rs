@@ -88,6 +88,8 @@ const OF_THE_BODY: [HeaderName; 3] = [
 /// Two fields are not simply replaced: an ETag that is weakly the stored one stays as it is
 /// (compression has weakened it), and Vary only grows (compression has added to it, and the variant
 /// was chosen by it). The old Age goes, and without a new Date the answer is of `came`.
+///
+/// Whoever updates an answer asks [`super::storable()`] anew, and makes its [`super::Terms`] anew.
 pub fn update(
     fields: &mut HeaderMap,
     new: &HeaderMap,

@@ -118,7 +118,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// To the next comma. False if anything stood before it.
-    fn to_comma(&mut self) -> bool {
+    fn until_comma(&mut self) -> bool {
         self.skip(|_| false);
         let clean = matches!(self.rest, [] | [b',', ..]);
         while let [first, rest @ ..] = self.rest
@@ -146,7 +146,7 @@ impl<'a> Iterator for Lexer<'a> {
             [] => Value::Broken,
             _ => self.argument(),
         };
-        if !self.to_comma() {
+        if !self.until_comma() {
             value = Value::Broken;
         }
         Some(Directive { name, value })

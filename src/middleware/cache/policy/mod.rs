@@ -102,3 +102,12 @@ pub enum SetCookie {
     /// Stored with it, as the RFC allows.
     Keep,
 }
+
+#[cfg(test)]
+mod play_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod suite_tests;
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ pub enum Cause {
     Stale,
     /// It says no-cache: `fwd=stale`.
     NoCache,
-    /// The client wants it (no-cache, max-age, min-fresh): `fwd=request`.
+    /// It is fresh, but the client wants another (no-cache, max-age, min-fresh): `fwd=request`.
     Request,
 }
 
@@ -41,33 +41,50 @@ pub fn reuse(terms: &Terms, asked: &Asked, now: Instant) -> Reuse {
     if terms.validate {
         return Reuse::Validate(Cause::NoCache);
     }
-    let fresh = terms.is_fresh(now);
-    if unwanted(terms, asked, fresh, now) {
-        return Reuse::Validate(Cause::Request);
-    }
-    if fresh {
-        return Reuse::Fresh;
+    if terms.is_fresh(now) {
+        return match unwanted(terms, asked, now) {
+            true => Reuse::Validate(Cause::Request),
+            false => Reuse::Fresh,
+        };
     }
     let stale_for = terms.stale_for(now);
-    if terms.never_stale {
+    if terms.never_stale || asked.no_cache || asked.min_fresh.is_some_and(|min| min > 0) {
         Reuse::Validate(Cause::Stale)
-    } else if reaches(terms.while_revalidate, stale_for) {
+    } else if let Some(max) = asked.max_stale {
+        accepted(terms, asked, accepts(max, stale_for), now)
+    } else if asked.max_age.is_none() && reaches(terms.while_revalidate, stale_for) {
         Reuse::Stale(Stale::WhileRevalidate)
-    } else if asked.max_stale.is_some_and(|max| accepts(max, stale_for)) {
+    } else {
+        Reuse::Validate(Cause::Stale)
+    }
+}
+
+/// What max-stale makes of a stale answer. A client that names a max-age without max-stale takes
+/// none (RFC 9111 5.2.1.1), not even while it is validated.
+fn accepted(terms: &Terms, asked: &Asked, accepts: bool, now: Instant) -> Reuse {
+    let too_old = asked.max_age.is_some_and(|max| too_old(terms, max, now));
+    if !too_old && reaches(terms.while_revalidate, terms.stale_for(now)) {
+        Reuse::Stale(Stale::WhileRevalidate)
+    } else if !too_old && accepts {
         Reuse::Stale(Stale::Accepted)
     } else {
         Reuse::Validate(Cause::Stale)
     }
 }
 
-/// Whether the client wants another answer than this one (RFC 9111 5.2.1). A fresh one that is
+/// Whether the client wants another answer than this fresh one (RFC 9111 5.2.1). One that is
 /// immutable is only validated for no-cache, which is more than a reload's max-age=0 (RFC 8246 2).
-fn unwanted(terms: &Terms, asked: &Asked, fresh: bool, now: Instant) -> bool {
-    let too_old = |max: u32| max == 0 || terms.age_secs(now) > u64::from(max);
-    let too_short = |min: u32| terms.fresh_for(now) < secs(min);
-    asked.no_cache
-        || !(terms.immutable && fresh) && asked.max_age.is_some_and(too_old)
-        || asked.min_fresh.is_some_and(too_short)
+fn unwanted(terms: &Terms, asked: &Asked, now: Instant) -> bool {
+    let old = asked.max_age.is_some_and(|max| too_old(terms, max, now));
+    let short = asked
+        .min_fresh
+        .is_some_and(|min| terms.fresh_for(now) < secs(min));
+    asked.no_cache || old && !terms.immutable || short
+}
+
+/// An answer of this very second is too old for a client that says 0.
+fn too_old(terms: &Terms, max: u32, now: Instant) -> bool {
+    max == 0 || terms.age_secs(now) > u64::from(max)
 }
 
 /// Whether it may be sent because the origin answered 500, 502, 503 or 504, or not at all

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, StatusCode, header};
 
+use super::directives::Delta;
 use super::freshness::{self, guessable, states_lifetime};
 use super::invalidate::{self, Target};
 use super::range::ContentRange;
@@ -176,7 +177,7 @@ fn permitted(exchanged: &Exchanged<'_>) -> Result<(), Refusal> {
 
 /// Whether the answer to an authorized request is for others too (RFC 9111 3.5).
 fn for_others(stated: &Stated) -> bool {
-    let said = matches!(stated.s_maxage, super::directives::Delta::Seconds(_));
+    let said = matches!(stated.s_maxage, Delta::Seconds(_));
     !stated.malformed && (stated.public || stated.must_revalidate || said)
 }
 

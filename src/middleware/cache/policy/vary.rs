@@ -36,8 +36,20 @@ impl Vary {
 }
 
 /// What the fields that Vary names were in the request that was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selected(Box<[(HeaderName, Option<Chosen>)]>);
+#[derive(Clone, Debug)]
+pub struct Selected {
+    fields: Box<[(HeaderName, Option<Chosen>)]>,
+    /// The language it is in, where the request liked none better.
+    language: Option<Box<[u8]>>,
+}
+
+impl PartialEq for Selected {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields == other.fields
+    }
+}
+
+impl Eq for Selected {}
 
 /// A field's value, as it was and as it is compared.
 #[derive(Clone, Debug)]
@@ -68,30 +80,46 @@ impl Selected {
                 .into();
             Some(Chosen { line, normal })
         };
-        Selected(
-            names
-                .iter()
-                .map(|name| (name.clone(), chosen(name)))
-                .collect(),
-        )
+        let fields = names.iter().map(|name| (name.clone(), chosen(name)));
+        Selected {
+            fields: fields.collect(),
+            language: None,
+        }
+    }
+
+    /// With the language of the answer: of two languages that its request liked best, the origin
+    /// has this one, so it is also for requests that like this one best and none as well.
+    pub fn speaking(mut self, asked: &HeaderMap, answer: &HeaderMap) -> Self {
+        let language = only(&header::CONTENT_LANGUAGE, answer).map(<[u8]>::to_ascii_lowercase);
+        let liked = best(asked);
+        self.language = language
+            .filter(|language| liked.contains(language))
+            .map(Vec::into_boxed_slice);
+        self
     }
 
     /// Whether this request would have been given the same answer: all fields alike, after
     /// whitespace, line breaks and the order of languages.
     pub fn matches(&self, asked: &HeaderMap) -> bool {
-        self.0.iter().all(|(name, chosen)| match chosen {
+        self.fields.iter().all(|(name, chosen)| match chosen {
             None => !asked.contains_key(name),
             Some(chosen) => {
                 let line = only(name, asked);
                 line.is_some() && line == chosen.line.as_deref()
                     || asked.contains_key(name) && *chosen.normal == *normal(name, asked)
+                    || *name == header::ACCEPT_LANGUAGE && self.speaks_for(asked)
             }
         })
     }
 
+    fn speaks_for(&self, asked: &HeaderMap) -> bool {
+        let language = self.language.as_deref();
+        language.is_some_and(|language| matches!(&best(asked)[..], [only] if **only == *language))
+    }
+
     /// The fields.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.0.iter().map(|(name, _)| name)
+        self.fields.iter().map(|(name, _)| name)
     }
 
     /// Bytes on the heap, for the store's scales.
@@ -102,7 +130,8 @@ impl Selected {
         let field = |(name, value): &(HeaderName, Option<Chosen>)| {
             name.as_str().len() + value.as_ref().map_or(0, chosen)
         };
-        size_of_val(&*self.0) + self.0.iter().map(field).sum::<usize>()
+        let language = self.language.as_ref().map_or(0, |language| language.len());
+        size_of_val(&*self.fields) + language + self.fields.iter().map(field).sum::<usize>()
     }
 }
 
@@ -115,7 +144,7 @@ fn only<'a>(name: &HeaderName, asked: &'a HeaderMap) -> Option<&'a [u8]> {
 
 fn normal(name: &HeaderName, asked: &HeaderMap) -> Vec<u8> {
     let lines = asked.get_all(name).iter().map(|line| line.as_bytes());
-    let joined = lines.collect::<Vec<_>>().join(&b','.to_owned());
+    let joined = lines.collect::<Vec<_>>().join(&b',');
     match *name {
         header::COOKIE
         | header::AUTHORIZATION
@@ -180,6 +209,21 @@ fn language(member: &[u8]) -> Option<Vec<u8>> {
         range.extend_from_slice(least);
     }
     Some(range)
+}
+
+/// The languages that a request likes best; none if it cannot be read.
+fn best(asked: &HeaderMap) -> Vec<Vec<u8>> {
+    let lines = asked.get_all(header::ACCEPT_LANGUAGE).iter();
+    let joined = lines
+        .map(|line| line.as_bytes())
+        .collect::<Vec<_>>()
+        .join(&b',');
+    let ranges = languages(&joined).unwrap_or_default();
+    let members = ranges.split(|&byte| byte == b',');
+    members
+        .filter(|member| !member.is_empty() && !member.contains(&b';'))
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 /// `0.50` is `0.5`, and `1.0` is `1`.
@@ -282,6 +326,23 @@ mod tests {
         assert!(!same("en, de;q=0.5", "de, en;q=0.5"));
         assert!(!same("en", "en-GB"));
         assert!(!same("en;q=x", "en"));
+    }
+
+    #[test]
+    fn an_answer_is_for_those_who_like_its_language_best() {
+        let names = [header::ACCEPT_LANGUAGE];
+        let request = map(&[("accept-language", "en, de, fr;q=0.5")]);
+        let of = |language| {
+            let answer = map(&[("content-language", language)]);
+            Selected::of(&names, &request).speaking(&request, &answer)
+        };
+        let asks = |value| map(&[("accept-language", value)]);
+        assert!(of("de").matches(&asks("fr;q=0.5, DE;q=1.0")));
+        assert!(!of("de").matches(&asks("fr, de")));
+        assert!(!of("de").matches(&asks("de;q=0.9, en;q=0.8")));
+        assert!(!of("fr").matches(&asks("fr")));
+        assert!(!of("de, en").matches(&asks("de")));
+        assert!(!of("de").matches(&map(&[])));
     }
 
     #[test]

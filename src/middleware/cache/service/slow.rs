@@ -29,12 +29,7 @@ const MOST_FLIGHTS: usize = 2;
 type Answer = Result<Response, GatewayError>;
 
 /// Not the cache's business.
-pub(super) async fn pass<S>(
-    desk: Arc<Desk>,
-    mut inner: S,
-    request: Request,
-    why: Forward,
-) -> Answer
+pub(super) async fn pass<S>(desk: Arc<Desk>, mut inner: S, request: Request, why: Forward) -> Answer
 where
     S: Service<Request, Response = Response, Error = GatewayError>,
 {
@@ -94,10 +89,18 @@ where
         if part || self.method == Method::HEAD || self.look.asked.no_store {
             return self.alone(request, None).await;
         }
-        let mut names = self.look.found.object.as_deref().map_or_else(Vec::new, names_of);
+        let mut names = self
+            .look
+            .found
+            .object
+            .as_deref()
+            .map_or_else(Vec::new, names_of);
         for _ in 0..MOST_FLIGHTS {
             match self.seat(&request, &names) {
                 Seat::Leader(flight) => {
+                    if let Some(answer) = self.came_meanwhile(&flight) {
+                        return Ok(answer);
+                    }
                     let (tell, told) = oneshot::channel();
                     let exchange = Arc::clone(&self.exchange);
                     let on = Arc::clone(&flight);
@@ -118,7 +121,9 @@ where
     /// A seat on the flight for the variant that these fields choose. Where answers are for one
     /// client alone, everyone has a flight of their own.
     fn seat(&self, request: &Request, names: &[header::HeaderName]) -> Seat {
-        let Look { key, found, now, .. } = &self.look;
+        let Look {
+            key, found, now, ..
+        } = &self.look;
         let store = &self.desk.store;
         let since = now.saturating_duration_since(store.start);
         let own = found.entry.is_none() && store.shy.knows(key, since);
@@ -126,7 +131,25 @@ where
             true => self.desk.chance.next(),
             false => variant(self.desk, names, request.headers()),
         };
-        board(self.desk, key, variant, request)
+        board(self.desk, &self.look, variant, request)
+    }
+
+    /// An answer that was stored between the look-up and the flight that one leads now: whoever
+    /// boarded it meanwhile gets that too.
+    fn came_meanwhile(&self, flight: &Arc<Flight>) -> Option<Response> {
+        let (desk, key) = (self.desk, &self.look.key);
+        let entry = desk.store.find(key, &self.headers).entry?;
+        let known = self.look.found.entry.as_ref();
+        let at = moment();
+        let terms = &entry.head.terms;
+        let new = known.is_none_or(|known| !Arc::ptr_eq(known, &entry));
+        if !new || reuse::reuse(terms, &self.look.asked, at.now) != reuse::Reuse::Fresh {
+            return None;
+        }
+        desk.store.flights.leave(key, flight);
+        flight.reach(Stage::Landed(Arc::clone(&entry), Source::Fetched));
+        let did = Did::Hit(terms.ttl(at.now), None);
+        Some(desk.hit(&entry, self.wish(), at, did, Used::Hit))
     }
 
     /// The origin was asked, for all who wait.
@@ -220,7 +243,13 @@ where
     }
 
     /// An answer whose body is still coming; `None` if it can be read from its beginning no more.
-    fn shared(&self, shared: &Shared, all: Option<HeaderMap>, did: Did, used: Used) -> Option<Answer> {
+    fn shared(
+        &self,
+        shared: &Shared,
+        all: Option<HeaderMap>,
+        did: Did,
+        used: Used,
+    ) -> Option<Answer> {
         if is_failure(shared.head.status)
             && let Some(stale) = self.stale_for(Some(shared.head.status))
         {
@@ -256,13 +285,19 @@ where
             return Ok(stale);
         }
         strip(response.headers_mut());
-        self.desk.tell(&mut response, Did::went(self.look.why), Used::Miss);
+        self.desk
+            .tell(&mut response, Did::went(self.look.why), Used::Miss);
         Ok(response)
     }
 
     /// There is no answer: a stale one, or the failure.
     fn failed(&self, error: GatewayError) -> Answer {
-        let fails = |cause| matches!(cause, Cause::Error | Cause::Timeout | Cause::Open | Cause::Shed);
+        let fails = |cause| {
+            matches!(
+                cause,
+                Cause::Error | Cause::Timeout | Cause::Open | Cause::Shed
+            )
+        };
         if error.reason().cause().is_some_and(fails)
             && let Some(stale) = self.stale_for(None)
         {
@@ -339,8 +374,8 @@ where
             conditional::Head::Freshens => {
                 let mut request = Request::new(Body::empty());
                 *request.headers_mut() = self.headers.clone();
-                let (key, chance) = (&self.look.key, self.desk.chance.next());
-                if let Seat::Leader(flight) = board(self.desk, key, chance, &request) {
+                let own = self.desk.chance.next();
+                if let Seat::Leader(flight) = board(self.desk, &self.look, own, &request) {
                     let exchange = Arc::clone(&self.exchange);
                     let fetch = start(self.desk, &self.look, &request, exchange, flight, None);
                     fetch.freshened(fields);
@@ -380,11 +415,18 @@ pub(super) fn refresh<S>(
 {
     let names = look.found.object.as_deref().map_or_else(Vec::new, names_of);
     let variant = variant(desk, &names, request.headers());
-    let Seat::Leader(flight) = board(desk, &look.key, variant, request) else {
+    let Seat::Leader(flight) = board(desk, look, variant, request) else {
         return;
     };
     let (conn, id) = (Arc::clone(&exchange.conn), exchange.id.clone());
-    let own = Exchange::new(conn, look.now, exchange.client, id, exchange.sketch, exchange.timeout);
+    let own = Exchange::new(
+        conn,
+        look.now,
+        exchange.client,
+        id,
+        exchange.sketch,
+        exchange.timeout,
+    );
     let fetch = start(desk, look, &again(request), Arc::new(own), flight, None);
     tokio::spawn(fetch.run(inner.clone()));
 }
@@ -399,7 +441,11 @@ fn start(
 ) -> Fetch {
     let question = question(desk, request, exchange);
     let (key, stale) = (look.key.clone(), look.found.entry.clone());
-    let pulse = look.found.object.as_ref().map(|object| Arc::clone(&object.pulse));
+    let pulse = look
+        .found
+        .object
+        .as_ref()
+        .map(|object| Arc::clone(&object.pulse));
     Fetch::new(Arc::clone(desk), key, flight, question, stale, pulse, tell)
 }
 
@@ -415,7 +461,8 @@ fn question(desk: &Desk, request: &Request, exchange: Arc<Exchange>) -> Question
     ] {
         headers.remove(name);
     }
-    if let Some(host) = key::host(request.headers()).and_then(|h| HeaderValue::from_bytes(&h).ok()) {
+    if let Some(host) = key::host(request.headers()).and_then(|h| HeaderValue::from_bytes(&h).ok())
+    {
         headers.insert(header::HOST, host);
     }
     if let Some(codings) = Accepted::read(request.headers()).normalised() {
@@ -434,7 +481,7 @@ fn target(desk: &Desk, request: &Request) -> http::Uri {
     changed.unwrap_or_else(|| request.uri().clone())
 }
 
-fn board(desk: &Desk, key: &key::Key, variant: u64, request: &Request) -> Seat {
+fn board(desk: &Desk, look: &Look, variant: u64, request: &Request) -> Seat {
     let store = &desk.store;
     let about = || {
         let url = match desk.plan.key.target(request.uri()) {
@@ -444,13 +491,18 @@ fn board(desk: &Desk, key: &key::Key, variant: u64, request: &Request) -> Seat {
         let mark = tags::of_url(&store.secrets, &url);
         About::new(url, [mark].into(), store.epoch())
     };
-    store.flights.board(key, variant, |about| store.is_alive(about), about)
+    let (key, found) = (&look.key, look.found.entry.as_ref());
+    store
+        .flights
+        .board(key, variant, found, |about| store.is_alive(about), about)
 }
 
 /// The fields by which the answers under a key differ, as far as the newest one says.
 fn names_of(object: &Object) -> Vec<header::HeaderName> {
     let newest = object.entries.first().into_iter();
-    newest.flat_map(|entry| entry.head.for_whom.names().cloned()).collect()
+    newest
+        .flat_map(|entry| entry.head.for_whom.names().cloned())
+        .collect()
 }
 
 /// A number for what these fields are in a request; the coding class always counts.
@@ -458,7 +510,10 @@ fn variant(desk: &Desk, names: &[header::HeaderName], headers: &HeaderMap) -> u6
     let accepted = Accepted::read(headers).normalised();
     let coding = accepted.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
     let mut parts = vec![coding];
-    for name in names.iter().filter(|name| **name != header::ACCEPT_ENCODING) {
+    for name in names
+        .iter()
+        .filter(|name| **name != header::ACCEPT_ENCODING)
+    {
         parts.push(name.as_str().as_bytes());
         parts.extend(headers.get_all(name).iter().map(HeaderValue::as_bytes));
     }

@@ -42,7 +42,10 @@ fn forget(desk: &Desk, asked: &Request, scheme: &'static str, response: &Respons
     forget_url(desk, asked, scheme);
     let host = key::host(asked.headers()).unwrap_or_default();
     let authority = String::from_utf8_lossy(&host);
-    let path = asked.uri().path_and_query().map_or("/", |path| path.as_str());
+    let path = asked
+        .uri()
+        .path_and_query()
+        .map_or("/", |path| path.as_str());
     let target = Target {
         scheme,
         authority: &authority,

@@ -1,4 +1,7 @@
 //! Which fields are stored, and what a later answer changes in them (RFC 9111 3.1, 3.2).
+//!
+//! What is of one connection, of one proxy or of one client is for nobody else. What tells of the
+//! stored body stays with that body, whatever news comes.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,7 @@
 //! Which fields are stored, and what a later answer changes in them (RFC 9111 3.1, 3.2).
+//!
+//! What is of one connection, of one proxy or of one client is for nobody else. What tells of the
+//! stored body stays with that body, whatever news comes.
 
 use std::time::SystemTime;
 
@@ -18,16 +21,17 @@ pub fn strip(fields: &mut HeaderMap, stated: &Stated, settings: &Settings) {
     for name in NEVER_STORED {
         fields.remove(name);
     }
-    for name in stated
-        .private
-        .fields()
-        .iter()
-        .chain(stated.no_cache.fields())
-    {
-        fields.remove(name);
-    }
+    remove_named(fields, stated);
     if settings.set_cookie != SetCookie::Keep {
         fields.remove(header::SET_COOKIE);
+    }
+}
+
+/// The fields that `private` and `no-cache` name (RFC 9111 5.2.2.4, 5.2.2.7).
+fn remove_named(fields: &mut HeaderMap, stated: &Stated) {
+    let (private, no_cache) = (stated.private.fields(), stated.no_cache.fields());
+    for name in private.iter().chain(no_cache) {
+        fields.remove(name);
     }
 }
 
@@ -113,14 +117,7 @@ pub fn update(
     for name in [header::AGE, header::DATE] {
         fields.remove(name);
     }
-    for name in stated
-        .private
-        .fields()
-        .iter()
-        .chain(stated.no_cache.fields())
-    {
-        fields.remove(name);
-    }
+    remove_named(fields, stated);
     for name in new.keys() {
         fields.remove(name);
     }

@@ -6,7 +6,7 @@
 //! stored answer has lain is measured by [`Instant`](std::time::Instant), so that a clock that
 //! jumps ages nothing.
 //!
-//! The way of a miss: [`storable`] decides on a final answer, [`fields::strip`] takes off what is
+//! The way of a miss: [`storable()`] decides on a final answer, [`fields::strip`] takes off what is
 //! never stored, [`Terms::new`] works out once how long it is good for. The way of a hit:
 //! [`Vary`] finds the variant, [`reuse()`] says what may be done with it, [`conditional::answer`] and
 //! [`range::select`] what of it is sent. Around them: [`conditional::ask`] and

@@ -1,4 +1,7 @@
 //! What a request may be given of a stored answer (RFC 9111 4).
+//!
+//! The answer's own word comes first (no-cache, must-revalidate and their kin), then the client's,
+//! then what is allowed past freshness (RFC 5861). Key, method and Vary were matched before.
 
 use std::time::{Duration, Instant};
 

@@ -16,6 +16,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::budget::Budget;
 use crate::error::{GatewayError, Reason};
 
 /// What is kept of a body beyond its cap, in bytes: also what the writer may be ahead.
@@ -25,8 +26,11 @@ const WINDOW: u64 = 256 << 10;
 const GONE: usize = usize::MAX;
 
 /// The body.
-#[derive(Debug, Default)]
-pub struct Broadcast(Mutex<Inner>);
+#[derive(Debug)]
+pub struct Broadcast {
+    inner: Mutex<Inner>,
+    budget: Arc<Budget>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -35,6 +39,8 @@ struct Inner {
     first: usize,
     /// Bytes that are kept.
     kept: u64,
+    /// Bytes of the budget that are taken for them.
+    taken: u64,
     end: Option<End>,
     /// Not everything is kept any more.
     windowed: bool,
@@ -59,9 +65,15 @@ pub enum End {
 }
 
 impl Broadcast {
+    /// Nothing yet; what is kept is taken from this budget.
+    pub fn new(budget: Arc<Budget>) -> Self {
+        let inner = Mutex::default();
+        Broadcast { inner, budget }
+    }
+
     /// A reader from the first byte on; `None` once not everything is kept.
     pub fn read(self: &Arc<Self>, length: Option<u64>) -> Option<Reader> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if inner.windowed {
             return None;
         }
@@ -76,6 +88,15 @@ impl Broadcast {
         })
     }
 
+    /// Room for the next piece, while everything is kept. False: there is none.
+    pub fn takes(&self, piece: &Bytes) -> bool {
+        let fits = self.budget.take(piece.len() as u64);
+        if fits {
+            self.inner.lock().taken += piece.len() as u64;
+        }
+        fits
+    }
+
     /// The next piece is here.
     pub fn push(&self, piece: Bytes) {
         self.change(|inner| {
@@ -86,15 +107,25 @@ impl Broadcast {
 
     /// From now on only a window is kept, for the readers there are.
     pub fn window(&self) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.windowed = true;
         inner.trim();
+        self.give_back(&mut inner);
+    }
+
+    /// What is not kept any more is given back.
+    fn give_back(&self, inner: &mut Inner) {
+        let left = inner.taken.min(inner.kept);
+        if inner.windowed && left < inner.taken {
+            self.budget.give(inner.taken - left);
+            inner.taken = left;
+        }
     }
 
     /// Waits, beyond the cap, until the slowest reader has come near. False once nobody reads.
     pub async fn room(&self) -> bool {
         poll_fn(|cx| {
-            let mut inner = self.0.lock();
+            let mut inner = self.inner.lock();
             if inner.here == 0 {
                 return Poll::Ready(false);
             }
@@ -114,13 +145,13 @@ impl Broadcast {
 
     /// Everything, while everything is kept.
     pub fn pieces(&self) -> Vec<Bytes> {
-        self.0.lock().pieces.iter().cloned().collect()
+        self.inner.lock().pieces.iter().cloned().collect()
     }
 
     /// Changes something and wakes the readers.
     fn change(&self, change: impl FnOnce(&mut Inner)) {
         let wakers = {
-            let mut inner = self.0.lock();
+            let mut inner = self.inner.lock();
             change(&mut inner);
             inner.round += 1;
             std::mem::take(&mut inner.wakers)
@@ -157,6 +188,12 @@ impl Inner {
     }
 }
 
+impl Drop for Broadcast {
+    fn drop(&mut self) {
+        self.budget.give(self.inner.get_mut().taken);
+    }
+}
+
 /// One who reads.
 #[derive(Debug)]
 pub struct Reader {
@@ -168,14 +205,13 @@ pub struct Reader {
     ended: bool,
 }
 
-impl Reader {
-    fn wait(&mut self, inner: &mut Inner, cx: &Context<'_>) {
-        match self.waits.filter(|(round, _)| *round == inner.round) {
-            Some((_, at)) => inner.wakers[at].clone_from(cx.waker()),
-            None => {
-                self.waits = Some((inner.round, inner.wakers.len()));
-                inner.wakers.push(cx.waker().clone());
-            }
+/// Puts a reader among those that wait, once in each round.
+fn wait(waits: &mut Option<(u64, usize)>, inner: &mut Inner, cx: &Context<'_>) {
+    match waits.filter(|(round, _)| *round == inner.round) {
+        Some((_, at)) => inner.wakers[at].clone_from(cx.waker()),
+        None => {
+            *waits = Some((inner.round, inner.wakers.len()));
+            inner.wakers.push(cx.waker().clone());
         }
     }
 }
@@ -192,13 +228,14 @@ impl http_body::Body for Reader {
         if this.ended {
             return Poll::Ready(None);
         }
-        let body = Arc::clone(&this.body);
-        let mut inner = body.0.lock();
+        let body = &*this.body;
+        let mut inner = body.inner.lock();
         let next = inner.readers[this.slot];
         if let Some(piece) = inner.pieces.get(next - inner.first) {
             let piece = piece.clone();
             inner.readers[this.slot] += 1;
             inner.passed(next);
+            body.give_back(&mut inner);
             if let Some(left) = &mut this.length {
                 *left = left.saturating_sub(piece.len() as u64);
             }
@@ -208,7 +245,7 @@ impl http_body::Body for Reader {
         }
         match inner.end.clone() {
             None => {
-                this.wait(&mut inner, cx);
+                wait(&mut this.waits, &mut inner, cx);
                 Poll::Pending
             }
             Some(End::Whole(trailers)) => {
@@ -233,10 +270,11 @@ impl http_body::Body for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let mut inner = self.body.0.lock();
+        let mut inner = self.body.inner.lock();
         let at = std::mem::replace(&mut inner.readers[self.slot], GONE);
         inner.here -= 1;
         inner.passed(at);
+        self.body.give_back(&mut inner);
         if inner.here == 0 {
             inner.writer.take().into_iter().for_each(Waker::wake);
         }
@@ -257,7 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn everyone_gets_everything_whenever_they_come() {
-        let body = Arc::new(Broadcast::default());
+        let body = Arc::new(Broadcast::new(Arc::new(Budget::new(u64::MAX))));
         let early = tokio::spawn(all(body.read(None).expect("open")));
         for piece in ["a", "bc", "d"] {
             body.push(Bytes::from(piece));
@@ -277,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn i19_a_body_that_breaks_breaks_for_everyone() {
-        let body = Arc::new(Broadcast::default());
+        let body = Arc::new(Broadcast::new(Arc::new(Budget::new(u64::MAX))));
         let (one, other) = (body.read(None), body.read(Some(9)));
         body.push(Bytes::from("abc"));
         body.end(End::Broken(Reason::HttpResponseIncomplete));
@@ -289,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn i28_beyond_the_cap_a_window_is_kept_and_the_slowest_reader_sets_the_pace() {
-        let body = Arc::new(Broadcast::default());
+        let body = Arc::new(Broadcast::new(Arc::new(Budget::new(u64::MAX))));
         let (mut slow, mut fast) = (
             body.read(None).expect("open"),
             body.read(None).expect("open"),
@@ -313,7 +351,7 @@ mod tests {
                 let frame = reader.frame().await.expect("more").expect("whole");
                 assert_eq!(frame.data_ref(), Some(&piece), "{read}");
             }
-            assert!(body.0.lock().kept <= WINDOW + piece.len() as u64);
+            assert!(body.inner.lock().kept <= WINDOW + piece.len() as u64);
         }
         assert!(writing.await.expect("no panic"));
         assert!(fast.frame().await.is_none());
@@ -321,7 +359,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_writer_ends_when_everyone_has_left() {
-        let body = Arc::new(Broadcast::default());
+        let body = Arc::new(Broadcast::new(Arc::new(Budget::new(u64::MAX))));
         let reader = body.read(None).expect("open");
         body.window();
         body.push(Bytes::from(vec![0; 1 << 20]));

@@ -4,6 +4,8 @@
 //! leaves. It asks the origin, decides by the policy whether the answer is for others too, passes
 //! the body on as it comes, and stores the whole. Whatever happens to it, also a panic or the end of
 //! the process, the flight is told: nobody waits for ever.
+//!
+//! * `question`: what the origin is asked; `heads`: what is made of the fields of its answer
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,24 +13,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
-use http::{Method, StatusCode, Uri, Version};
+use http::{Method, StatusCode};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 use tower::Service;
 
 use super::broadcast::{Broadcast, End};
-use super::entry::{self, Entry, Head, Pieces, Variant};
+use super::entry::{self, Entry, Head, Pieces};
 use super::flight::{Failed, Flight, Origin, Shared, Source, Stage};
 use super::key::Key;
 use super::policy::storable::Exchanged;
-use super::policy::{self, Keep, Received, Refusal, Stated, Terms, conditional, fields, targeted};
+use super::policy::{self, Keep, Received, Refusal, Stated, conditional};
 use super::service::Desk;
-use super::stamps::About;
-use super::tags;
 use crate::clock;
 use crate::error::{GatewayError, Reason};
-use crate::message::{Body, Exchange, Request, Response};
+use crate::message::{Body, Request, Response};
 use crate::telemetry::cache::{Inserted, Refreshed};
+
+mod heads;
+mod question;
+
+pub use question::Question;
 
 /// What the one who asked first is told.
 #[derive(Debug)]
@@ -37,40 +42,6 @@ pub enum Told {
     Yours(Result<Response, GatewayError>),
     /// Others have it too: look at the flight. With the fields as the origin sent them.
     Look(Option<HeaderMap>),
-}
-
-/// What the origin is asked: a GET without a body.
-#[derive(Debug, Clone)]
-pub struct Question {
-    /// The target, with the query as it counts.
-    pub uri: Uri,
-    /// The version the client speaks.
-    pub version: Version,
-    /// The client's fields, without conditions.
-    pub headers: HeaderMap,
-    /// Whose request it is.
-    pub exchange: Arc<Exchange>,
-}
-
-impl Question {
-    fn request(&self, headers: HeaderMap) -> Request {
-        let mut request = Request::new(Body::empty());
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = self.version;
-        *request.headers_mut() = headers;
-        request.extensions_mut().insert(Arc::clone(&self.exchange));
-        request
-    }
-
-    /// As it is, or asking whether a stored answer still stands.
-    fn asking(&self, stored: Option<&Entry>) -> Request {
-        let mut headers = self.headers.clone();
-        if let Some(stored) = stored {
-            conditional::ask(&mut headers, &stored.head.fields);
-        }
-        self.request(headers)
-    }
 }
 
 /// A fetch under way.
@@ -84,15 +55,10 @@ pub struct Fetch {
     pulse: Option<Arc<entry::Pulse>>,
     /// Who asked first, if anybody waits.
     tell: Option<oneshot::Sender<Told>>,
-    /// Bytes of the body that are reserved.
-    reserved: u64,
     /// Nobody waits for it.
     background: bool,
     over: bool,
 }
-
-/// Where an answer came from in time.
-type Moment = Received;
 
 impl Fetch {
     /// For this key, on this flight.
@@ -114,7 +80,6 @@ impl Fetch {
             pulse,
             background: tell.is_none(),
             tell,
-            reserved: 0,
             over: false,
         }
     }
@@ -187,7 +152,7 @@ impl Fetch {
         }
     }
 
-    async fn answered(mut self, mut response: Response, received: Moment) {
+    async fn answered(mut self, mut response: Response, received: Received) {
         let failure = is_failure(response.status());
         if failure {
             self.cool();
@@ -260,124 +225,16 @@ impl Fetch {
         let store = &self.desk.store;
         if !failure {
             let now = clock::now().saturating_duration_since(store.start);
-            store.shy.remember(&self.key, now);
+            // An answer to who is authorized says nothing of the answers to others.
+            if !self.question.headers.contains_key(header::AUTHORIZATION) {
+                store.shy.remember(&self.key, now);
+            }
             if let Some(stale) = &self.stale {
                 store.outdate(&self.key, stale);
             }
         }
         self.end(Stage::Alone(response.status()));
         self.say(Told::Yours(Ok(response)));
-    }
-
-    /// The head that all get; `None` where it cannot be for others.
-    fn head(
-        &self,
-        status: StatusCode,
-        all: &HeaderMap,
-        stated: &Stated,
-        received: Moment,
-    ) -> Option<Head> {
-        let settings = &self.desk.plan.settings;
-        let terms = Terms::new(status, all, stated, received, settings);
-        let for_whom = Variant::of(all, &self.question.headers)?;
-        let mut kept = entry::own(all);
-        fields::strip(&mut kept, stated, settings);
-        strip(&mut kept);
-        let marks = tags::of_answer(&self.desk.store.secrets, &self.tag_origin(), all);
-        Some(Head {
-            status,
-            terms,
-            came: received.wall,
-            for_whom,
-            about: self.about(marks),
-            targeted: kept.contains_key(targeted::WEIR_CACHE_CONTROL),
-            fields: kept,
-        })
-    }
-
-    /// What an answer with these marks of its own is about.
-    fn about(&self, marks: impl IntoIterator<Item = u64>) -> About {
-        let flight = &self.flight.about;
-        let marks = flight.marks.iter().copied().chain(marks);
-        About::new(flight.url.clone(), marks.collect(), flight.born)
-    }
-
-    fn tag_origin(&self) -> tags::Origin<'_> {
-        let url = &*self.flight.about.url;
-        tags::Origin {
-            scheme: self.question.exchange.conn.scheme(),
-            host: url.split('/').next().unwrap_or(url).as_bytes(),
-        }
-    }
-
-    /// An answer to HEAD, just now, says that the stored answer still stands (RFC 9111 4.3.5).
-    pub fn freshened(mut self, new: &HeaderMap) {
-        let now = clock::now();
-        let received = Received {
-            asked: now,
-            came: now,
-            wall: clock::wall(),
-        };
-        self.background = false;
-        match self.stale.take() {
-            Some(stale) => self.confirmed(&stale, new, received),
-            None => self.leave(),
-        }
-    }
-
-    /// The stored answer still stands: it is as new, with what the 304 says anew (RFC 9111 4.3.4).
-    fn confirmed(mut self, stale: &Arc<Entry>, new: &HeaderMap, received: Moment) {
-        self.count(Refreshed::NotModified);
-        let settings = &self.desk.plan.settings;
-        let mut updated = stale.head.fields.clone();
-        fields::update(
-            &mut updated,
-            new,
-            &Stated::read(new),
-            settings,
-            received.wall,
-        );
-        let own_tags = if tags::any(new) {
-            new
-        } else {
-            &HeaderMap::new()
-        };
-        let marks = tags::of_answer(&self.desk.store.secrets, &self.tag_origin(), own_tags);
-        let about = match marks.is_empty() {
-            true => self.about(stale.head.about.marks.iter().copied()),
-            false => self.about(marks),
-        };
-        strip(&mut updated);
-        let updated = entry::own(&updated);
-        let stated = Stated::read(&updated);
-        let status = stale.head.status;
-        let exchanged = Exchanged {
-            method: &Method::GET,
-            asked: &self.question.headers,
-            status,
-            fields: &updated,
-            stated: &stated,
-        };
-        let may = policy::storable(&exchanged, settings).is_ok();
-        let for_whom = Variant::of(&updated, &self.question.headers);
-        let kept = may && for_whom.is_some();
-        let head = Head {
-            status,
-            terms: Terms::new(status, &updated, &stated, received, settings),
-            came: received.wall,
-            for_whom: for_whom.unwrap_or_else(|| stale.head.for_whom.clone()),
-            about,
-            targeted: updated.contains_key(targeted::WEIR_CACHE_CONTROL),
-            fields: updated,
-        };
-        let entry = Arc::new(Entry::new(Arc::new(head), stale.body.clone()));
-        if kept {
-            self.store(entry, Source::Confirmed);
-        } else {
-            self.desk.store.outdate(&self.key, stale);
-            self.end(Stage::Landed(entry, Source::Confirmed));
-        }
-        self.say(Told::Look(None));
     }
 
     /// Hands the whole answer over. From here on it is found by everyone, so this comes before the
@@ -390,16 +247,9 @@ impl Fetch {
                 .cache_object
                 .observe_value(entry.body.len());
         }
-        let reserved = std::mem::take(&mut self.reserved);
         let store = &self.desk.store;
         store.shy.forget(&self.key);
-        store.put(
-            self.key.clone(),
-            entry,
-            Arc::clone(&self.flight),
-            source,
-            reserved,
-        );
+        store.put(self.key.clone(), entry, Arc::clone(&self.flight), source);
     }
 
     /// An answer for everyone who waits: its body is passed on as it comes.
@@ -412,7 +262,7 @@ impl Fetch {
         }
         let shared = Arc::new(Shared {
             head: Arc::new(head),
-            body: Arc::new(Broadcast::default()),
+            body: Arc::new(Broadcast::new(Arc::clone(&self.desk.store.underway))),
             length: body.size_hint().exact(),
             stored,
             origin: self.origin(),
@@ -438,9 +288,6 @@ impl Fetch {
     fn leave(&mut self) {
         self.over = true;
         self.desk.store.flights.leave(&self.key, &self.flight);
-        self.desk
-            .store
-            .give_back(std::mem::take(&mut self.reserved));
     }
 
     /// Passes the body on. The last piece of a known length is held back until the origin has ended
@@ -465,7 +312,7 @@ impl Fetch {
                 }
             };
             total += data.len() as u64;
-            if !self.over && !self.has_room(total, data.len() as u64) {
+            if !self.over && !self.has_room(total, &data, &shared.body) {
                 self.leave();
                 shared.body.window();
             }
@@ -483,26 +330,24 @@ impl Fetch {
     }
 
     /// Whether the body, now of this length, may be kept.
-    fn has_room(&mut self, total: u64, more: u64) -> bool {
+    fn has_room(&self, total: u64, more: &Bytes, body: &Broadcast) -> bool {
         let now = clock::now().saturating_duration_since(self.desk.store.start);
         if total > self.desk.plan.max_object {
             self.insertion(Inserted::TooLarge);
             self.desk.store.shy.remember(&self.key, now);
             return false;
         }
-        if !self.desk.store.reserve(more) {
+        let fits = body.takes(more);
+        if !fits {
             self.insertion(Inserted::QueueFull);
-            return false;
         }
-        self.reserved += more;
-        true
+        fits
     }
 }
 
 impl Drop for Fetch {
     /// A fetch that ends in any other way than it should: who waits is told.
     fn drop(&mut self) {
-        self.desk.store.give_back(self.reserved);
         if self.over {
             return;
         }
@@ -511,10 +356,8 @@ impl Drop for Fetch {
                 self.desk.store.flights.leave(&self.key, &self.flight);
                 shared.body.end(End::Broken(Reason::HttpResponseIncomplete));
             }
-            _ => {
-                let error = GatewayError::new(Reason::Panic);
-                self.end(Stage::Failed(Failed::of(&error, Origin::default())));
-            }
+            // Who waits can still go alone.
+            _ => self.end(Stage::Alone(StatusCode::INTERNAL_SERVER_ERROR)),
         }
     }
 }
@@ -535,23 +378,6 @@ fn whole(total: u64, stated: Option<u64>, trailers: Option<HeaderMap>) -> End {
     match stated {
         Some(length) if length != total => End::Broken(Reason::HttpResponseIncomplete),
         _ => End::Whole(trailers),
-    }
-}
-
-/// What is never stored beside what the policy says: framing, age, tags, how much of a limit is left.
-fn strip(fields: &mut HeaderMap) {
-    tags::strip(fields);
-    for name in [
-        "content-length",
-        "age",
-        "ratelimit",
-        "ratelimit-policy",
-        "x-ratelimit-limit",
-        "x-ratelimit-remaining",
-        "x-ratelimit-reset",
-        "trailer",
-    ] {
-        fields.remove(name);
     }
 }
 

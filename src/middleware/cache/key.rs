@@ -36,7 +36,7 @@ pub struct QueryConfig {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
     hash: u128,
-    parts: Box<[u8]>,
+    parts: Vec<u8>,
 }
 
 impl Key {
@@ -160,10 +160,7 @@ impl KeyPlan {
             }
         }
         let hash = secrets.hash(&bytes);
-        Key {
-            hash,
-            parts: bytes.into(),
-        }
+        Key { hash, parts: bytes }
     }
 
     /// The query as it counts; borrowed where nothing is changed.

@@ -13,13 +13,14 @@
 //! * `policy`: RFC 9111 as functions of header fields, config and time
 //! * `key`: what tells answers apart; `tags`, `stamps`: what purges them
 //! * `entry`: a stored answer; `store`: all of them; `shy`: keys that are not worth waiting for
-//! * `flight`: one fetch for each missing answer; `broadcast`: a body that many read as it comes
+//! * `flight`: one fetch for each missing answer; `broadcast`: a body that many read as it comes, `budget`: their memory
 //! * `fill`: a fetch, and what becomes of its answer
 //! * `service`: the way of a request; `answer`, `status`: what a client gets
 //! * `purge`: what an operator wants gone; `explain`: what would become of a request
 
 pub mod answer;
 pub mod broadcast;
+pub mod budget;
 pub mod entry;
 mod explain;
 pub mod fill;

@@ -32,6 +32,7 @@ use crate::message::{Body, Exchange, Request, Response, exchange};
 use crate::telemetry::cache::{Refreshed, Used};
 use crate::telemetry::handles::{RouteCells, RouteMetrics};
 
+mod aboard;
 mod slow;
 mod unsafely;
 
@@ -260,7 +261,7 @@ where
             desk.store.cells.refreshes[Refreshed::Cooling as usize].inc();
             return;
         }
-        slow::refresh(desk, &self.inner, request, exchange, look);
+        aboard::refresh(desk, &self.inner, request, exchange, look);
     }
 }
 

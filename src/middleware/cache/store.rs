@@ -8,7 +8,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -16,6 +16,7 @@ use moka::notification::RemovalCause;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
+use super::budget::{Budget, Hold};
 use super::entry::{Entry, Object};
 use super::flight::{Flight, Flights, Source};
 use super::key::{Key, Secrets};
@@ -113,7 +114,7 @@ impl Shelf for Moka {
 
 /// What the control thread is to do.
 enum Order {
-    Put(Key, Arc<Entry>, Arc<Flight>, u64),
+    Put(Key, Arc<Entry>, Arc<Flight>, Hold),
     /// Look whether something under this key is dead.
     Look(u128),
 }
@@ -142,7 +143,8 @@ pub struct Store {
     pub cells: Arc<CacheCells>,
     /// When it was made.
     pub start: Instant,
-    underway: AtomicU64,
+    /// The memory of bodies that are not stored yet.
+    pub underway: Arc<Budget>,
     orders: mpsc::Sender<Order>,
     inbox: Mutex<Option<mpsc::Receiver<Order>>>,
     sweep: Notify,
@@ -161,7 +163,7 @@ impl Store {
             secrets: Secrets::default(),
             cells,
             start: clock::now(),
-            underway: AtomicU64::new(0),
+            underway: Arc::new(Budget::new(memory / UNDERWAY)),
             orders,
             inbox: Mutex::new(Some(inbox)),
             sweep: Notify::new(),
@@ -216,43 +218,16 @@ impl Store {
         !entry.outdated.load(Relaxed) && self.stamps.is_alive(&entry.head.about)
     }
 
-    /// Room for so many more bytes of bodies under way; they are given back by [`Store::put`] or
-    /// [`Store::give_back`].
-    pub fn reserve(&self, bytes: u64) -> bool {
-        let most = self.memory / UNDERWAY;
-        let before = self.underway.fetch_add(bytes, Relaxed);
-        if before + bytes <= most || before == 0 {
-            return true;
-        }
-        self.give_back(bytes);
-        false
-    }
-
-    /// Bytes of bodies are no longer under way.
-    pub fn give_back(&self, bytes: u64) {
-        self.underway.fetch_sub(bytes, Relaxed);
-    }
-
-    /// Hands a whole answer over to be stored; `reserved` bytes are given back once it is. The
-    /// flight is left then, so that the answer is always to be found.
-    pub fn put(
-        &self,
-        key: Key,
-        entry: Arc<Entry>,
-        flight: Arc<Flight>,
-        source: Source,
-        reserved: u64,
-    ) {
+    /// Hands a whole answer over to be stored. The flight is left once it is, so that the answer is
+    /// always to be found.
+    pub fn put(&self, key: Key, entry: Arc<Entry>, flight: Arc<Flight>, source: Source) {
         self.flights.land(&flight, Arc::clone(&entry), source);
-        let Err(refused) = self
-            .orders
-            .try_send(Order::Put(key, entry, flight, reserved))
-        else {
+        let hold = self.underway.hold(entry.body.len());
+        let Err(refused) = self.orders.try_send(Order::Put(key, entry, flight, hold)) else {
             return;
         };
         self.cells.insertions[Inserted::QueueFull as usize].inc();
-        if let Order::Put(key, _, flight, reserved) = refused.into_inner() {
-            self.give_back(reserved);
+        if let Order::Put(key, _, flight, _) = refused.into_inner() {
             self.flights.leave(&key, &flight);
         }
     }
@@ -306,9 +281,9 @@ impl Store {
 
     fn obey(&self, order: Order) {
         match order {
-            Order::Put(key, entry, flight, reserved) => {
+            Order::Put(key, entry, flight, hold) => {
                 self.store(&key, &entry);
-                self.give_back(reserved);
+                drop(hold);
                 self.flights.leave(&key, &flight);
             }
             Order::Look(key) => self.look(key),

@@ -2,24 +2,21 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap};
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 use tower::Service;
 
 use super::super::answer::{self, Moment, Wish};
-use super::super::entry::{Entry, Object, url};
-use super::super::fill::{Fetch, Question, Told, is_failure};
+use super::super::entry::Entry;
+use super::super::fill::{Told, is_failure};
 use super::super::flight::{Flight, Seat, Shared, Source, Stage};
-use super::super::key;
 use super::super::policy::{conditional, reuse};
-use super::super::stamps::About;
 use super::super::status::{Detail, Did, Forward};
-use super::super::tags;
-use super::{Desk, Look, again, strip};
+use super::aboard::{board, names_of, start, variant};
+use super::{Desk, Look, strip};
 use crate::clock;
-use crate::error::{Cause, GatewayError};
-use crate::message::coding::Accepted;
+use crate::error::{Cause, GatewayError, Reason};
 use crate::message::{Body, Exchange, Request, Response};
 use crate::telemetry::cache::Used;
 
@@ -180,7 +177,7 @@ where
             Stage::Shared(shared) => {
                 let stored = shared.stored;
                 let answer = self.shared(&shared, all, went(stored), used(stored));
-                answer.unwrap_or_else(|| Err(crate::error::Reason::HttpResponseIncomplete.into()))
+                answer.unwrap_or_else(|| Err(Reason::HttpResponseIncomplete.into()))
             }
             Stage::Landed(entry, Source::Confirmed) => {
                 let did = Did::Went {
@@ -196,9 +193,7 @@ where
                 Ok(self.landed(&entry, all, went(true), used(true)))
             }
             Stage::Failed(failed) => self.failed(failed.error()),
-            Stage::Asking | Stage::Alone(_) => {
-                self.failed(crate::error::Reason::HttpResponseIncomplete.into())
-            }
+            Stage::Asking | Stage::Alone(_) => self.failed(Reason::Panic.into()),
         }
     }
 
@@ -402,131 +397,12 @@ enum Waited {
     Alone,
 }
 
-/// Fetches a new answer behind the client's back, unless somebody does already.
-pub(super) fn refresh<S>(
-    desk: &Arc<Desk>,
-    inner: &S,
-    request: &Request,
-    exchange: &Exchange,
-    look: &Look,
-) where
-    S: Service<Request, Response = Response, Error = GatewayError> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    let names = look.found.object.as_deref().map_or_else(Vec::new, names_of);
-    let variant = variant(desk, &names, request.headers());
-    let Seat::Leader(flight) = board(desk, look, variant, request) else {
-        return;
-    };
-    let (conn, id) = (Arc::clone(&exchange.conn), exchange.id.clone());
-    let own = Exchange::new(
-        conn,
-        look.now,
-        exchange.client,
-        id,
-        exchange.sketch,
-        exchange.timeout,
-    );
-    let fetch = start(desk, look, &again(request), Arc::new(own), flight, None);
-    tokio::spawn(fetch.run(inner.clone()));
-}
-
-fn start(
-    desk: &Arc<Desk>,
-    look: &Look,
-    request: &Request,
-    exchange: Arc<Exchange>,
-    flight: Arc<Flight>,
-    tell: Option<oneshot::Sender<Told>>,
-) -> Fetch {
-    let question = question(desk, request, exchange);
-    let (key, stale) = (look.key.clone(), look.found.entry.clone());
-    let pulse = look
-        .found
-        .object
-        .as_ref()
-        .map(|object| Arc::clone(&object.pulse));
-    Fetch::new(Arc::clone(desk), key, flight, question, stale, pulse, tell)
-}
-
-/// A request as the origin is to see it: without conditions and ranges, and in the form that the key
-/// has of it, so that what shares a key is one request.
-fn question(desk: &Desk, request: &Request, exchange: Arc<Exchange>) -> Question {
-    let mut headers = request.headers().clone();
-    for name in [
-        header::IF_NONE_MATCH,
-        header::IF_MODIFIED_SINCE,
-        header::IF_RANGE,
-        header::RANGE,
-    ] {
-        headers.remove(name);
-    }
-    if let Some(host) = key::host(request.headers()).and_then(|h| HeaderValue::from_bytes(&h).ok())
-    {
-        headers.insert(header::HOST, host);
-    }
-    if let Some(codings) = Accepted::read(request.headers()).normalised() {
-        headers.insert(header::ACCEPT_ENCODING, codings);
-    }
-    Question {
-        uri: target(desk, request),
-        version: request.version(),
-        headers,
-        exchange,
-    }
-}
-
-fn target(desk: &Desk, request: &Request) -> http::Uri {
-    let changed = desk.plan.key.target(request.uri());
-    changed.unwrap_or_else(|| request.uri().clone())
-}
-
-fn board(desk: &Desk, look: &Look, variant: u64, request: &Request) -> Seat {
-    let store = &desk.store;
-    let about = || {
-        let url = match desk.plan.key.target(request.uri()) {
-            None => url(request.headers(), request.uri()),
-            Some(changed) => url(request.headers(), &changed),
-        };
-        let mark = tags::of_url(&store.secrets, &url);
-        About::new(url, [mark].into(), store.epoch())
-    };
-    let (key, found) = (&look.key, look.found.entry.as_ref());
-    store
-        .flights
-        .board(key, variant, found, |about| store.is_alive(about), about)
-}
-
-/// The fields by which the answers under a key differ, as far as the newest one says.
-fn names_of(object: &Object) -> Vec<header::HeaderName> {
-    let newest = object.entries.first().into_iter();
-    newest
-        .flat_map(|entry| entry.head.for_whom.names().cloned())
-        .collect()
-}
-
-/// A number for what these fields are in a request; the coding class always counts.
-fn variant(desk: &Desk, names: &[header::HeaderName], headers: &HeaderMap) -> u64 {
-    let accepted = Accepted::read(headers).normalised();
-    let coding = accepted.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
-    let mut parts = vec![coding];
-    for name in names
-        .iter()
-        .filter(|name| **name != header::ACCEPT_ENCODING)
-    {
-        parts.push(name.as_str().as_bytes());
-        parts.extend(headers.get_all(name).iter().map(HeaderValue::as_bytes));
-    }
-    desk.store.secrets.mark(0, &parts)
-}
-
 /// Who asked first gets the fields as the origin sent them, also those that are not stored.
 fn as_sent(response: &mut Response, all: Option<HeaderMap>) {
     let Some(mut all) = all else {
         return;
     };
-    let whole = matches!(response.status().as_u16(), 200 | 203 | 404 | 410)
-        || !matches!(response.status().as_u16(), 206 | 304 | 416);
+    let whole = !matches!(response.status().as_u16(), 206 | 304 | 416);
     if whole {
         strip(&mut all);
         *response.headers_mut() = all;

@@ -1,4 +1,7 @@
 //! What a fetch makes of an answer's fields: the head that all get, and that of an answer confirmed.
+//!
+//! Fields are copied into memory of their own. What a purge can hit is read here, once, and nothing of
+//! how a body was framed or how much of a limit was left is kept.
 
 use std::sync::Arc;
 

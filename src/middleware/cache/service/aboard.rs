@@ -1,4 +1,7 @@
 //! Getting aboard: which flight a request takes, and what its leader asks the origin.
+//!
+//! Requests take one flight if they share a key and are alike in what the answers under that key
+//! differ by, as far as that is known; if it turns out otherwise, a waiter changes flights.
 
 use std::sync::Arc;
 

@@ -1,4 +1,7 @@
 //! What is not answered at once: a flight for an answer that others may have too, or a way alone.
+//!
+//! A leader and those who wait go the same way from the moment the flight has come to something: a
+//! stale answer where the origin failed and one may be given, else what there is.
 
 use std::sync::Arc;
 

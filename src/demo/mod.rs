@@ -52,6 +52,8 @@ fn what_to_try(port: u16, admin: u16) -> String {
                                              drops some: the retries hide it
   curl -i http://127.0.0.1:{port}/slow           an origin that takes 2 s, on a route that allows 0.5:
                                              504 with the reason in Proxy-Status
+  curl -i http://127.0.0.1:{port}/cached         the slow one behind a cache: 2 s once, then at once; see
+                                             cache-status and age
   curl -i http://127.0.0.1:{port}/pair           two endpoints, one of them down: you do not notice
   curl -i http://127.0.0.1:{port}/shop/cup       rewritten to /store/cup; a tenth goes to the slow one
   curl -i http://127.0.0.1:{port}/old/x          a redirect

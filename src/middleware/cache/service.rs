@@ -188,7 +188,7 @@ where
     S::Future: Send,
 {
     /// The answer that is there, or what the look-up has found.
-    fn look(&self, request: &Request, exchange: &Exchange) -> Result<Response, Look> {
+    fn look(&self, request: &Request, exchange: &Exchange) -> Result<Response, Box<Look>> {
         let desk = &*self.desk;
         let now = clock::now();
         let headers = request.headers();
@@ -213,7 +213,7 @@ where
             if look.found.object.is_some() {
                 look.why = Forward::VaryMiss;
             }
-            return Err(look);
+            return Err(Box::new(look));
         };
         let wish = Wish {
             method: request.method(),
@@ -244,7 +244,7 @@ where
                     Cause::Request => Forward::Request,
                     Cause::Stale | Cause::NoCache => Forward::Stale,
                 };
-                Err(look)
+                Err(Box::new(look))
             }
         }
     }
@@ -368,3 +368,6 @@ fn again(request: &Request) -> Request {
     *again.extensions_mut() = request.extensions().clone();
     again
 }
+
+#[cfg(test)]
+mod tests;

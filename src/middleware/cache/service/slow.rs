@@ -46,7 +46,7 @@ where
 struct Way<'a, S> {
     desk: &'a Arc<Desk>,
     inner: S,
-    look: Look,
+    look: Box<Look>,
     method: Method,
     /// The client's fields.
     headers: HeaderMap,
@@ -59,7 +59,7 @@ pub(super) async fn fetch<S>(
     inner: S,
     request: Request,
     exchange: Arc<Exchange>,
-    look: Look,
+    look: Box<Look>,
 ) -> Answer
 where
     S: Service<Request, Response = Response, Error = GatewayError> + Clone + Send + 'static,
@@ -123,7 +123,7 @@ where
     fn seat(&self, request: &Request, names: &[header::HeaderName]) -> Seat {
         let Look {
             key, found, now, ..
-        } = &self.look;
+        } = &*self.look;
         let store = &self.desk.store;
         let since = now.saturating_duration_since(store.start);
         let own = found.entry.is_none() && store.shy.knows(key, since);
@@ -203,7 +203,12 @@ where
     /// Waits for what somebody else has asked for.
     async fn wait(&self, flight: &Arc<Flight>) -> Waited {
         let limit = self.desk.plan.lock_timeout;
-        let Ok(stage) = tokio::time::timeout(limit, flight.answered()).await else {
+        let begun = clock::now();
+        let stage = tokio::time::timeout(limit, flight.answered()).await;
+        // It was the origin that took so long, though somebody else had asked.
+        let waited = clock::now() - begun;
+        self.exchange.note(|notes| notes.waited += waited);
+        let Ok(stage) = stage else {
             return Waited::Alone;
         };
         let did = Did::Went {

@@ -18,12 +18,17 @@ use crate::clock;
 use crate::config::{Loaded, describe};
 use crate::filled::Filled;
 use crate::gate::caps::Caps;
+use crate::middleware::cache::Store;
+use crate::middleware::cache::purge::Wanted;
 use crate::middleware::rate_limit::Limit;
 use crate::plan::SharedPlan;
 use crate::plan::explain::{self, Asked, Explanation};
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::access;
-use crate::telemetry::expose::{Exposition, Live, LiveCertificate, LiveLimiter, LiveUpstream};
+use crate::telemetry::cache::Used;
+use crate::telemetry::expose::{
+    Exposition, Live, LiveCache, LiveCertificate, LiveLimiter, LiveUpstream,
+};
 use crate::telemetry::handles::{ENDPOINT_STATES, Metrics};
 use crate::upstream::breaker::{BreakerStatus, State};
 use crate::upstream::config::UpstreamConfig;
@@ -124,6 +129,30 @@ fn certificates<'a>(
     let ends = plan.tls.iter().flat_map(|tls| &tls.not_after);
     let pairs = written.zip(ends);
     pairs.map(|(written, ends)| (loaded.sources.filled.shown(&written.cert), *ends))
+}
+
+fn cache(store: &Store, metrics: &Metrics) -> status::Cache {
+    let routes = metrics.routes();
+    let count = |words: &[Used]| -> u64 {
+        let cells = routes.iter().flat_map(|(_, route)| route.iter());
+        cells
+            .map(|c| {
+                words
+                    .iter()
+                    .map(|w| c.cache[*w as usize].get())
+                    .sum::<u64>()
+            })
+            .sum()
+    };
+    let all: Vec<Used> = Used::ALL.iter().map(|(used, _)| *used).collect();
+    let (objects, bytes) = store.size();
+    status::Cache {
+        objects,
+        bytes,
+        capacity: store.memory(),
+        hits: count(&[Used::Hit, Used::Stale]),
+        requests: count(&all),
+    }
 }
 
 fn upstream(
@@ -249,8 +278,19 @@ impl admin::Context for Control {
             routes: routes.collect(),
             limits: limits.collect(),
             upstreams: upstreams.collect(),
+            cache: plan.store.as_ref().map(|store| cache(store, &self.metrics)),
             workers: status::workers(&self.metrics),
         }
+    }
+
+    fn purge(&self, wanted: &Wanted) -> bool {
+        let plan = self.shared.load();
+        let Some(store) = &plan.store else {
+            return false;
+        };
+        wanted.purge(store);
+        tracing::info!(what = %wanted, "purged");
+        true
     }
 
     fn config_json(&self) -> serde_json::Value {
@@ -339,5 +379,17 @@ impl Live for PlanLive {
 
     fn access_log(&self) -> (u64, u64) {
         self.access.counts()
+    }
+
+    fn cache(&self) -> Option<LiveCache> {
+        let plan = self.shared.load();
+        let store = plan.store.as_ref()?;
+        let (objects, bytes) = store.size();
+        let capacity = store.memory();
+        Some(LiveCache {
+            objects,
+            bytes,
+            capacity,
+        })
     }
 }

@@ -115,6 +115,7 @@ reasons! {
     NoRoute "no_route",
     MethodNotAllowed "method_not_allowed",
     Misdirected "misdirected",
+    OnlyIfCached "only_if_cached",
     RateLimited "rate_limited",
     QueueFull "queue_full",
     Shed "shed",
@@ -169,7 +170,8 @@ impl Reason {
             QueueFull | Shed | NoEndpoint | BreakerOpen | ConnectionLimitReached => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            DnsTimeout
+            OnlyIfCached
+            | DnsTimeout
             | ConnectionTimeout
             | ConnectionWriteTimeout
             | FirstByteTimeout
@@ -196,8 +198,8 @@ impl Reason {
         match self {
             BadRequest | RequestTimeout | BodyTooLarge | UriTooLong | HeaderTooLarge
             | ExpectationFailed | UnsupportedCoding | ClientGone => Side::Client,
-            Denied | NoRoute | MethodNotAllowed | Misdirected | RateLimited | QueueFull | Shed
-            | Panic | Loop => Side::Gateway,
+            Denied | NoRoute | MethodNotAllowed | Misdirected | OnlyIfCached | RateLimited
+            | QueueFull | Shed | Panic | Loop => Side::Gateway,
             NoEndpoint
             | BreakerOpen
             | ConnectionLimitReached
@@ -228,7 +230,7 @@ impl Reason {
         Some(match self {
             BadRequest | RequestTimeout | BodyTooLarge | UriTooLong | HeaderTooLarge
             | ExpectationFailed | UnsupportedCoding | NoRoute | MethodNotAllowed | Misdirected
-            | RateLimited => "http_request_error",
+            | OnlyIfCached | RateLimited => "http_request_error",
             QueueFull | Shed => "proxy_internal_response",
             Denied => "http_request_denied",
             Panic => "proxy_internal_error",
@@ -292,6 +294,7 @@ impl Reason {
             | NoRoute
             | MethodNotAllowed
             | Misdirected
+            | OnlyIfCached
             | Loop
             | HttpResponseIncomplete
             | ConnectionReadTimeout => return None,
@@ -325,6 +328,7 @@ impl Reason {
             | NoRoute
             | MethodNotAllowed
             | Misdirected
+            | OnlyIfCached
             | RateLimited
             | QueueFull
             | Shed

@@ -54,6 +54,7 @@
 //!     load_shed         low priority is refused while the process is short of something
 //!     rate_limit        refuse fairly, before work
 //!     concurrency       a cap on what is in flight, and a bounded queue
+//!     cache             a hit skips all below; one fetch for each missing answer
 //!     compress          what is worth it leaves encoded
 //!     rate_limit        what counts misses alone
 //!     respond | redirect | refuse    an answer without an upstream; or the way out:
@@ -88,14 +89,14 @@
 //! ```
 //!
 //! `weir check` is the same code up to the sockets. What is kept, by name and content: routes with
-//! their stacks ([`plan::route`]), endpoints with their health, breakers and budgets ([`upstream`]),
+//! their stacks ([`plan::route`]), what is stored ([`middleware::cache`]), endpoints with their health, breakers and budgets ([`upstream`]),
 //! connections, TLS sessions ([`plan::tls`]), and all numbers ([`telemetry::handles`]).
 //!
 //! # What is shared
 //!
 //! | shared, immutable | shared, atomics inside | one per worker |
 //! |---|---|---|
-//! | [`plan::Plan`]: router, routes, certificates | what clients have used of their limits, gates, pressure, endpoints, breakers, retry budgets, connection caps; metric cells, a block for each worker | runtime, sockets, [`upstream::WorkerPools`], stacks, [`plan::PlanCache`] |
+//! | [`plan::Plan`]: router, routes, certificates | what clients have used of their limits, gates, pressure, what is stored and being fetched, endpoints, breakers, retry budgets, connection caps; metric cells, a block for each worker | runtime, sockets, [`upstream::WorkerPools`], stacks, [`plan::PlanCache`] |
 //!
 //! What the config says of a whole upstream is counted over all workers; what can be local is local,
 //! so that a request never leaves its thread. Types stay `Send`: one worker runs the same code as
@@ -111,11 +112,12 @@
 //! 4. On the request path no lock is held across an await *, no shared `Arc` is cloned, no label is
 //!    formatted, and nothing is looked up by a name that the config already knew.
 //! 5. Only [`middleware::rescue`] and [`middleware::fallback`] turn an error into a response.
-//! 6. Only [`server`] spawns threads; tasks are spawned there, in [`upstream`] and by the control
-//!    thread. *
+//! 6. Only [`server`] spawns threads; tasks are spawned there, in [`upstream`], for the fills of
+//!    [`middleware::cache`] and by the control thread. *
 //! 7. [`plan::compile`] does no I/O: [`config::load`] has read all it needs.
-//! 8. Bodies stream. What is kept for a replay has a cap.
-//! 9. The time and the table of [`middleware::rate_limit`], [`gate::gradient`], [`mod@pressure`],
+//! 8. Bodies stream. What is kept for a replay, or to be stored, has a cap.
+//! 9. [`middleware::cache::policy`], its keys and stamps, the time and the table of
+//!    [`middleware::rate_limit`], [`gate::gradient`], [`mod@pressure`],
 //!    [`upstream::balance`], [`upstream::breaker`], [`upstream::budget`], [`upstream::eject`],
 //!    [`plan::router`], [`plan::pattern`] and [`message::coding`] never ask for the time or for
 //!    chance: both are arguments. *

@@ -369,29 +369,35 @@ pub async fn resolve_names(plan: &Plan) {
     }
 }
 
-/// The housekeeping tasks of upstreams: health checks and names, one for each that is in force.
+/// The housekeeping tasks of what is in force: health checks and names of upstreams, the store.
 #[derive(Default)]
-struct Keepers(HashMap<*const Upstream, AbortHandle>);
+struct Keepers(HashMap<*const (), AbortHandle>);
 
 // The pointers are only compared.
 impl Keepers {
     fn follow(&mut self, plan: &Plan) {
-        let wanted: HashMap<*const Upstream, &Arc<Upstream>> = plan
-            .upstreams
-            .values()
-            .map(|up| (Arc::as_ptr(up), up))
-            .collect();
+        let upstreams = plan.upstreams.values();
+        let upstreams: HashMap<*const (), &Arc<Upstream>> =
+            upstreams.map(|up| (Arc::as_ptr(up).cast(), up)).collect();
+        let store = plan
+            .store
+            .as_ref()
+            .map(|store| (Arc::as_ptr(store).cast(), store));
         self.0.retain(|key, task| {
-            let keep = wanted.contains_key(key);
+            let keep = upstreams.contains_key(key) || store.is_some_and(|(store, _)| store == *key);
             if !keep {
                 task.abort();
             }
             keep
         });
-        for (key, upstream) in wanted {
+        for (key, upstream) in upstreams {
             self.0
                 .entry(key)
                 .or_insert_with(|| tokio::spawn(upstream.housekeeping()).abort_handle());
+        }
+        if let Some((key, store)) = store {
+            let task = || tokio::spawn(store.clone().housekeeping()).abort_handle();
+            self.0.entry(key).or_insert_with(task);
         }
     }
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::origin::{foreign, names_this_machine};
 use super::{Context, ReloadOutcome, Scope, page};
+use crate::middleware::cache::purge::Wanted;
 use crate::plan::explain::Asked;
 use crate::telemetry::expose::openmetrics;
 use crate::upstream::breaker::State;
@@ -38,6 +39,7 @@ enum Endpoint {
     Explain,
     Reload,
     Breakers,
+    Purge,
 }
 
 const ENDPOINTS: &[(&str, Endpoint, Scope, &str)] = &[
@@ -89,12 +91,18 @@ const ENDPOINTS: &[(&str, Endpoint, Scope, &str)] = &[
         Scope::Full,
         "NAME/open, NAME/close: holds the breaker of an upstream so; NAME/auto: lets it go (POST)",
     ),
+    (
+        "/cache/purge",
+        Endpoint::Purge,
+        Scope::Full,
+        "?url=, ?prefix=, ?tag= or ?all: serves nothing stored of it any more (POST)",
+    ),
 ];
 
 impl Endpoint {
     fn method(self) -> Method {
         match self {
-            Endpoint::Reload | Endpoint::Breakers => Method::POST,
+            Endpoint::Reload | Endpoint::Breakers | Endpoint::Purge => Method::POST,
             Endpoint::Metrics
             | Endpoint::Healthz
             | Endpoint::Readyz
@@ -147,6 +155,7 @@ pub(super) async fn answer<B>(request: Request<B>, place: Place, context: &dyn C
         Endpoint::Explain => explain(&head.headers, head.uri.query().unwrap_or(""), context),
         Endpoint::Reload => reload(context).await,
         Endpoint::Breakers => breaker(head.uri.path(), context),
+        Endpoint::Purge => purge(head.uri.query().unwrap_or(""), context),
     }
 }
 
@@ -240,6 +249,29 @@ fn asked(query: &str) -> Result<Asked, String> {
     }
     let request = request.ok_or("ask with ?request=GET+https://host/path")?;
     Asked::parse(&request, &fields, client)
+}
+
+/// What is to go; nothing is purged unless all of it can be read.
+fn purge(query: &str, context: &dyn Context) -> Answer {
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    let wanted: Result<Vec<_>, _> = pairs
+        .map(|(key, value)| Wanted::read(&key, &value))
+        .collect();
+    let refused = |status, why: &str| pretty(status, &json!({ "error": why }));
+    match wanted {
+        Err(why) => refused(StatusCode::BAD_REQUEST, &why),
+        Ok(all) if all.is_empty() => refused(
+            StatusCode::BAD_REQUEST,
+            "say what: ?url=, ?prefix=, ?tag= or ?all",
+        ),
+        Ok(all) => {
+            if !all.iter().all(|wanted| context.purge(wanted)) {
+                return refused(StatusCode::NOT_FOUND, "no route has a cache");
+            }
+            let said: Vec<String> = all.iter().map(ToString::to_string).collect();
+            pretty(StatusCode::OK, &json!({ "purged": said }))
+        }
+    }
 }
 
 async fn reload(context: &dyn Context) -> Answer {

@@ -21,6 +21,7 @@ pub mod status;
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::middleware::cache::purge::Wanted;
 use crate::plan::explain::{Asked, Explanation};
 pub use crate::telemetry::handles::ReloadOutcome;
 use crate::upstream::breaker::{BreakerStatus, State};
@@ -55,6 +56,8 @@ pub trait Context: Send + Sync + 'static {
     /// Holds the breaker of an upstream in a state, or lets it go. Gives how it stands then; `None`
     /// where there is no such upstream, or it has no breaker.
     fn force_breaker(&self, upstream: &str, to: Option<State>) -> Option<BreakerStatus>;
+    /// Serves nothing stored any more that this names; false where no route stores anything.
+    fn purge(&self, wanted: &Wanted) -> bool;
     /// Reloads, and says how it went. A client that leaves drops the future: dropping it must not
     /// stop a reload halfway.
     fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>>;

@@ -7,7 +7,9 @@
 use std::fmt::{self, Display, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::status::{Endpoint, LastReload, Limiter, Listener, Route, Status, Upstream, Worker};
+use super::status::{
+    Cache, Endpoint, LastReload, Limiter, Listener, Route, Status, Upstream, Worker,
+};
 use crate::gate::caps::CapStanding;
 use crate::switch::Mode;
 
@@ -43,6 +45,9 @@ fn page(out: &mut String, status: &Status) -> fmt::Result {
         upstream(out, one)?;
     }
     section(out, "Listeners", &LISTENERS, &status.listeners, listener)?;
+    if let Some(stored) = &status.cache {
+        section(out, "Cache", &CACHE, std::slice::from_ref(stored), cache)?;
+    }
     section(out, "Workers", &WORKERS, &status.workers, worker)?;
     out.push_str("<footer>The same as JSON with <code>Accept: application/json</code>. ");
     out.push_str("See also <a href=\"/metrics\">/metrics</a> and <a href=\"/config\">/config</a>.");
@@ -258,6 +263,22 @@ fn listener(out: &mut String, listener: &Listener) -> fmt::Result {
         format!("{} until {}", c.name, httpdate::fmt_http_date(end))
     });
     wide(out, &certificates.collect::<Vec<_>>().join("; "))
+}
+
+const CACHE: [Column; 5] = [
+    ("objects", true),
+    ("bytes", true),
+    ("of", true),
+    ("hits", true),
+    ("requests", true),
+];
+
+fn cache(out: &mut String, cache: &Cache) -> fmt::Result {
+    number(out, cache.objects)?;
+    number(out, cache.bytes)?;
+    number(out, cache.capacity)?;
+    number(out, cache.hits)?;
+    number(out, cache.requests)
 }
 
 const WORKERS: [Column; 6] = [

@@ -41,8 +41,25 @@ pub struct Status {
     pub limits: Vec<Limiter>,
     /// Upstreams.
     pub upstreams: Vec<Upstream>,
+    /// The response cache, where a route has one.
+    pub cache: Option<Cache>,
     /// Workers.
     pub workers: Vec<Worker>,
+}
+
+/// The response cache of all routes.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Cache {
+    /// Keys under which something is stored.
+    pub objects: u64,
+    /// What is stored, in bytes.
+    pub bytes: u64,
+    /// The bound of that.
+    pub capacity: u64,
+    /// Answers given from the cache so far, fresh or stale.
+    pub hits: u64,
+    /// Requests that passed the cache so far.
+    pub requests: u64,
 }
 
 /// The last reload.

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::status::*;
 use super::*;
+use crate::middleware::cache::purge::Wanted;
 
 #[derive(Default)]
 struct Fake {
@@ -63,6 +64,10 @@ impl Context for Fake {
             observes: false,
         };
         (upstream == "app").then_some(held)
+    }
+
+    fn purge(&self, wanted: &Wanted) -> bool {
+        *wanted != Wanted::Tag("none".to_owned())
     }
     fn reload(&self) -> Pin<Box<dyn Future<Output = ReloadReport> + Send>> {
         self.reloads.fetch_add(1, Relaxed);
@@ -353,4 +358,30 @@ fn healthcheck_of_nobody_and_of_a_silent_one_is_an_error_in_time() {
     assert!(said.is_err_and(|e| e.contains("does not answer")));
     drop(silent);
     assert!(healthcheck(address, Duration::from_secs(1)).is_err());
+}
+
+#[tokio::test]
+async fn a_purge_says_what_it_did_or_why_not() {
+    let (address, _) = start(Scope::Full).await;
+    for (query, expected) in [
+        ("?url=http://a.test/x&tag=y", "200"),
+        ("?all", "200"),
+        ("?prefix=a.test/im", "200"),
+        ("?tag=none", "404"),
+        ("", "400"),
+        ("?url=/x", "400"),
+        ("?everything", "400"),
+    ] {
+        let answer = ask(address, &format!("POST /cache/purge{query}"), "").await;
+        assert_eq!(status(&answer), expected, "{query}: {answer}");
+    }
+    let get = ask(address, "GET /cache/purge?all", "").await;
+    assert_eq!(status(&get), "405");
+    let foreign = ask(
+        address,
+        "POST /cache/purge?all",
+        "Origin: http://evil.test\r\n",
+    )
+    .await;
+    assert_eq!(status(&foreign), "403");
 }

@@ -17,6 +17,7 @@ use super::{Config, ListenerConfig, Loaded, RouteConfig};
 use crate::files::{FileRef, Files};
 use crate::filled::Filled;
 use crate::message::fixed::FixedConfig;
+use crate::middleware::cache::CacheConfig;
 use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
 use crate::middleware::rate_limit::LimitConfig;
@@ -33,7 +34,7 @@ pub struct Diff {
     pub routes: Changes,
     /// Routes that both have stand in another order, which decides between equals.
     pub reordered: bool,
-    /// Keys of `server`, `admin`, `log` and `defaults`, such as `"server.drain"`.
+    /// Keys of `server`, `admin`, `log`, `defaults` and `cache`, such as `"server.drain"`.
     pub global: Vec<String>,
 }
 
@@ -81,8 +82,18 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
                 .zip(pair.1)
                 .map_or(Vec::new(), |(a, b)| upstream_resets(a, b, keys, filled))
         }),
-        routes: changes(&routes(old), &routes(new), |id, _| {
-            limit_resets(&old.config, &new.config, id)
+        routes: changes(&routes(old), &routes(new), |name, keys| {
+            let of = |loaded: &'_ Loaded| {
+                let mut routes = loaded.config.routes.iter();
+                routes.find(|route| route.id.value == name).cloned()
+            };
+            let pair = (of(old), of(new));
+            let cached = pair
+                .0
+                .zip(pair.1)
+                .map_or(Vec::new(), |(a, b)| route_resets(&a, &b, keys));
+            let limits = limit_resets(&old.config, &new.config, name);
+            limits.into_iter().chain(cached).collect()
         }),
         reordered: reordered(&old.config, &new.config),
         global: differing(&global(old), &global(new)),
@@ -141,6 +152,9 @@ impl Diff {
         }
         for key in &self.global {
             out += &format!("{key} differs\n");
+        }
+        if self.global.iter().any(|key| key == "cache.memory") {
+            out += "    what is stored is let go\n";
         }
         for key in self.needs_restart() {
             out += &format!("  {key} needs a restart: a reload would be refused\n");
@@ -281,6 +295,7 @@ fn global(loaded: &Loaded) -> Section {
         ("admin", section(&config.admin)),
         ("log", section(&config.log)),
         ("defaults", defaults),
+        ("cache", section(&config.cache)),
     ];
     let keys = sections.into_iter().flat_map(|(name, keys)| {
         let full = move |(key, value)| (format!("{name}.{key}"), value);
@@ -404,6 +419,25 @@ fn limits<'c>(
         limits.map(|(position, limit)| (limit.name(&route.id, position), limit))
     };
     routes.into_iter().flat_map(of).collect()
+}
+
+fn route_resets(old: &RouteConfig, new: &RouteConfig, keys: &[String]) -> Vec<String> {
+    fn cache(route: &RouteConfig) -> Option<&CacheConfig> {
+        route.cache.as_ref().and_then(|cache| cache.value.on())
+    }
+    let mut resets = Vec::new();
+    if keys.iter().any(|key| key == "cache")
+        && let Some(before) = cache(old)
+    {
+        match cache(new) {
+            None => resets.push("what is stored is not used any more".to_owned()),
+            Some(now) if now.key != before.key || now.query != before.query => {
+                resets.push("what is stored stands under other keys and is not found".to_owned());
+            }
+            Some(_) => {}
+        }
+    }
+    resets
 }
 
 /// Whether the routes that both have come in another order.

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::files::{FileRef, Files};
 use crate::gate::config::RouteConcurrency;
 use crate::message::fixed::FixedConfig;
+use crate::middleware::cache::{CacheConfig, MemoryConfig};
 use crate::middleware::compress::CompressConfig;
 use crate::middleware::fallback::FallbackConfig;
 use crate::middleware::headers::HeadersConfig;
@@ -88,6 +89,8 @@ pub struct Config {
     pub listeners: BTreeMap<Located<String>, ListenerConfig>,
     /// Where requests go, by name.
     pub upstreams: BTreeMap<Located<String>, UpstreamConfig>,
+    /// The memory of the response cache.
+    pub cache: MemoryConfig,
     /// What matches, and what applies.
     pub routes: Vec<RouteConfig>,
 }
@@ -284,6 +287,8 @@ pub struct DefaultsConfig {
     pub concurrency: Option<RouteConcurrency>,
     /// As on a route.
     pub compress: Option<Located<Switch<CompressConfig>>>,
+    /// As on a route.
+    pub cache: Option<Located<Switch<CacheConfig>>>,
 }
 
 /// An address where clients connect.
@@ -433,6 +438,9 @@ pub struct RouteConfig {
     /// answers. Default: none.
     #[serde(default)]
     pub fallback: Option<Located<Vec<FallbackConfig>>>,
+    /// The response cache; `true` and `{}` are RFC 9111 and nothing else. Default: none.
+    #[serde(default)]
+    pub cache: Option<Located<Switch<CacheConfig>>>,
     /// The largest request body; larger ones get 413. Default: no limit.
     #[serde(default)]
     pub max_body: Option<Size>,
@@ -463,6 +471,16 @@ pub struct RouteConfig {
 }
 
 impl RouteConfig {
+    /// Its cache, own or inherited; only what an upstream answers is stored.
+    pub fn caches<'c>(
+        &'c self,
+        defaults: &'c DefaultsConfig,
+    ) -> Option<&'c Located<Switch<CacheConfig>>> {
+        let forwards = self.upstream.is_some() || self.split.is_some();
+        let cache = self.cache.as_ref().or(defaults.cache.as_ref());
+        cache.filter(|cache| forwards && cache.value.on().is_some())
+    }
+
     /// The steps of its ladder, if it has one.
     pub fn steps(&self) -> impl Iterator<Item = &FallbackConfig> {
         self.fallback.iter().flat_map(|steps| &steps.value)

@@ -7,15 +7,12 @@
 use super::path::{self, Step};
 use crate::problem::{Problem, Span, nearest};
 
-/// Keys of features that this version does not have.
-const TO_COME: [&str; 1] = ["cache"];
-
 /// The complaint about one error at the node `steps`.
 pub(super) fn problem(error: &toml::de::Error, span: &Span, steps: &[Step]) -> Problem {
     let message = error.message();
     if let Some((key, known)) = unlike(message, "unknown field `") {
         let problem = Problem::at(span, format!("unknown key \"{key}\""));
-        return problem.help(unknown_key_help(key, &known));
+        return problem.help(did_you_mean(key, &known));
     }
     if let Some((value, known)) = unlike(message, "unknown variant `") {
         let problem = Problem::at(span, format!("unknown value \"{value}\""));
@@ -44,13 +41,6 @@ fn unlike<'m>(message: &'m str, prefix: &str) -> Option<(&'m str, Vec<&'m str>)>
     let (word, rest) = message.strip_prefix(prefix)?.split_once("`, ")?;
     let known = rest.split('`').skip(1).step_by(2).collect();
     Some((word, known))
-}
-
-fn unknown_key_help(key: &str, known: &[&str]) -> String {
-    if TO_COME.contains(&key) {
-        return "this version does not have it".to_owned();
-    }
-    did_you_mean(key, known)
 }
 
 fn did_you_mean(word: &str, known: &[&str]) -> String {

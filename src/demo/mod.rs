@@ -53,6 +53,8 @@ fn what_to_try(port: u16, admin: u16) -> String {
                                              drops some: the retries hide it
   curl -i http://127.0.0.1:{port}/slow           an origin that takes 2 s, on a route that allows 0.5:
                                              504 with the reason in Proxy-Status
+  curl -i http://127.0.0.1:{port}/cached         the slow one behind a cache: 2 s once, then at once; see
+                                             cache-status and age
   for i in 1 2 3 4 5 6; do curl -si http://127.0.0.1:{port}/limited | grep -iE 'degraded|ratelimit:'; done
                                              a limit of 2 a second that degrades: after the third,
                                              200 all the same, and Weir-Degraded says what it is

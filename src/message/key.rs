@@ -71,7 +71,7 @@ fn part(word: &Located<String>, network: u8, problems: &mut Problems) -> Option<
 }
 
 /// A name that can stand in a cookie or a query as it is.
-fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name
             .bytes()
@@ -170,7 +170,7 @@ fn address(client: IpAddr, network: u8) -> IpAddr {
 }
 
 /// All values of a field, joined: a second one cannot make it another client's.
-fn header_value<'r>(request: &'r Request, name: &HeaderName) -> Option<Cow<'r, [u8]>> {
+pub fn header_value<'r>(request: &'r Request, name: &HeaderName) -> Option<Cow<'r, [u8]>> {
     let mut values = request.headers().get_all(name).iter();
     let first = values.next()?.as_bytes();
     let mut all: Cow<'r, [u8]> = first.into();
@@ -182,7 +182,8 @@ fn header_value<'r>(request: &'r Request, name: &HeaderName) -> Option<Cow<'r, [
     Some(all)
 }
 
-fn cookie<'r>(request: &'r Request, name: &str) -> Option<&'r [u8]> {
+/// The value of a cookie: of the first one of this name.
+pub fn cookie<'r>(request: &'r Request, name: &str) -> Option<&'r [u8]> {
     let lines = request.headers().get_all(header::COOKIE).into_iter();
     let mut pairs = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
     pairs.find_map(|pair| {
@@ -191,7 +192,8 @@ fn cookie<'r>(request: &'r Request, name: &str) -> Option<&'r [u8]> {
     })
 }
 
-fn query<'r>(request: &'r Request, name: &str) -> Option<&'r [u8]> {
+/// The value of a parameter of the query: of the first one of this name.
+pub fn query<'r>(request: &'r Request, name: &str) -> Option<&'r [u8]> {
     let mut pairs = request.uri().query()?.split('&');
     pairs.find_map(|pair| match pair.split_once('=') {
         Some((found, value)) => (found == name).then_some(value.as_bytes()),

@@ -38,6 +38,8 @@ pub enum Field {
     Cookie,
     /// Accept or Content-Type: they shape an answer of our own.
     Form,
+    /// Something that a cache reads: directives, conditions, a range.
+    Cache,
     /// Weir-Debug: a client that asks what would have happened.
     Debug,
 }
@@ -67,6 +69,14 @@ impl Sketch {
             "via" => self.add(Field::Via),
             "accept" | "content-type" => self.add(Field::Form),
             "expect" => self.add(Field::Expect),
+            "cache-control"
+            | "pragma"
+            | "range"
+            | "if-none-match"
+            | "if-modified-since"
+            | "if-match"
+            | "if-unmodified-since"
+            | "if-range" => self.add(Field::Cache),
             "weir-debug" => self.add(Field::Debug),
             "traceparent" | "tracestate" | "baggage" => self.add(Field::Trace),
             "x-request-id" => self.add(Field::RequestId),

@@ -23,6 +23,7 @@
 //! * `split`: a share for each upstream
 //! * `respond`, `redirect`, `refuse`: answers without an upstream
 
+pub mod cache;
 pub mod compress;
 pub mod concurrency;
 pub mod fallback;

@@ -16,9 +16,10 @@ use super::router::Router;
 use super::{Plan, ServerPlan};
 use crate::config::load::Invalid;
 use crate::config::{Loaded, ServerConfig};
+use crate::middleware::cache::Store;
 use crate::middleware::rate_limit::Limit;
 use crate::pressure::config::ShedConfig;
-use crate::problem::Problems;
+use crate::problem::{Problem, Problems};
 use crate::telemetry::handles::Metrics;
 use crate::upstream::Upstream;
 
@@ -32,6 +33,7 @@ pub fn compile(
     let server = server(&loaded.config.server);
     let listeners = listeners(&loaded, previous, metrics, &mut problems);
     let upstreams = upstreams(&loaded, previous, metrics, &mut problems);
+    let store = store(&loaded, previous, metrics, &mut problems);
     let router = Router::compile(&loaded.config.routes, &mut problems);
     let limits: BTreeMap<&str, &Arc<Limit>> = previous
         .iter()
@@ -45,6 +47,7 @@ pub fn compile(
         upstream: &|name| upstreams.get(name).cloned(),
         metrics,
         limit: &|name| limits.get(name).copied(),
+        store: store.as_ref(),
     };
     let routes = routes(&context, previous, &mut problems);
     if !problems.is_empty() {
@@ -60,6 +63,7 @@ pub fn compile(
         upstreams,
         router,
         routes,
+        store,
         none,
         loaded,
     })
@@ -93,6 +97,33 @@ fn server(config: &ServerConfig) -> ServerPlan {
         drain_delay: config.drain.delay.0,
         drain_timeout: config.drain.timeout.0,
     }
+}
+
+/// The least that a store may have.
+const LEAST_MEMORY: u64 = 1 << 20;
+
+/// The store of routes with a cache: the one there is, unless its memory changes.
+fn store(
+    loaded: &Loaded,
+    previous: Option<&Plan>,
+    metrics: &Metrics,
+    problems: &mut Problems,
+) -> Option<Arc<Store>> {
+    let config = &loaded.config;
+    let memory = &config.cache.memory;
+    if memory.value.0 < LEAST_MEMORY {
+        let problem = Problem::at(&memory.span, "cache.memory is out of range");
+        problems.push(problem.help("at least \"1MiB\""));
+        return None;
+    }
+    let caches = config
+        .routes
+        .iter()
+        .any(|r| r.caches(&config.defaults).is_some());
+    let before = previous.and_then(|p| p.store.as_ref());
+    let same = before.filter(|store| store.memory() == memory.value.0);
+    let new = || Arc::new(Store::new(memory.value.0, metrics.cache.clone()));
+    caches.then(|| same.cloned().unwrap_or_else(new))
 }
 
 fn listeners(

@@ -30,6 +30,7 @@ use arc_swap::{ArcSwap, Cache};
 use ipnet::IpNet;
 
 use crate::config::Loaded;
+use crate::middleware::cache::Store;
 use crate::middleware::rate_limit::Limit;
 use crate::pressure::config::Rules;
 use crate::upstream::Upstream;
@@ -53,6 +54,8 @@ pub struct Plan {
     pub router: Router,
     /// Routes in file order.
     pub routes: Vec<Arc<RoutePlan>>,
+    /// What routes with a cache store, if there is one.
+    pub store: Option<Arc<Store>>,
     /// The route of requests that no route takes.
     pub none: Arc<RoutePlan>,
     /// The config this was compiled from.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::config::{DefaultsConfig, Loaded, RouteConfig};
 use crate::gate::caps::Caps;
 use crate::message::fixed::FixedConfig;
+use crate::middleware::cache::{RouteCache, Store};
 use crate::middleware::compress::Compression;
 use crate::middleware::fallback::{FallbackConfig, Ladder};
 use crate::middleware::headers::{HeadersConfig, HeadersLayer};
@@ -57,6 +58,8 @@ pub struct RoutePlan {
     pub concurrency: Option<Caps>,
     /// How answers are encoded.
     pub compress: Option<Compression>,
+    /// Stored answers.
+    pub cache: Option<RouteCache>,
     /// Lesser answers.
     pub ladder: Option<Ladder<Arc<Upstream>>>,
     /// Who answers.
@@ -91,6 +94,8 @@ pub struct Context<'a> {
     pub metrics: &'a Metrics,
     /// A limit of the plan before, by name.
     pub limit: &'a dyn Fn(&str) -> Option<&'a Arc<Limit>>,
+    /// What routes with a cache store.
+    pub store: Option<&'a Arc<Store>>,
 }
 
 impl RoutePlan {
@@ -119,6 +124,7 @@ impl RoutePlan {
         });
         let compress = config.compress.as_ref().and_then(|c| c.value.on());
         let compress = compress.map(|section| section.compile(problems));
+        let cache = cache(&config, context, problems);
         let ladder = ladder(&config, context, problems);
         let action = Action::compile(&config, context, problems);
         let upgrade = config
@@ -143,6 +149,7 @@ impl RoutePlan {
             shed,
             concurrency,
             compress,
+            cache,
             ladder,
             action: action?,
             config: Some(config),
@@ -165,6 +172,7 @@ impl RoutePlan {
             shed: None,
             concurrency: None,
             compress: None,
+            cache: None,
             ladder: None,
             action: Action::Refuse,
             config: None,
@@ -194,6 +202,7 @@ impl RoutePlan {
             && !(files_changed && names_files)
             && self.action.same_upstreams(&other.action)
             && self.same_others(other)
+            && self.same_store(other)
     }
 
     /// The upstreams it forwards to, each with its weight; none for an answer of our own.
@@ -202,6 +211,12 @@ impl RoutePlan {
             Action::Forward(shares) => shares,
             Action::Respond(_) | Action::Redirect(_) | Action::Refuse => &[],
         }
+    }
+
+    /// They store in the same place.
+    fn same_store(&self, other: &RoutePlan) -> bool {
+        let store = |route: &RoutePlan| route.cache.as_ref().map(|cache| Arc::as_ptr(&cache.store));
+        store(self) == store(other)
     }
 
     /// The ladders lead to the same upstreams.
@@ -214,6 +229,24 @@ impl RoutePlan {
     }
 }
 
+fn cache(
+    config: &RouteConfig,
+    context: &Context<'_>,
+    problems: &mut Problems,
+) -> Option<RouteCache> {
+    let section = config.caches(&context.loaded.config.defaults)?;
+    let steps = config.steps().filter_map(|step| step.stale.as_ref());
+    let longest = steps.map(|limit| limit.value.0).max().unwrap_or_default();
+    let plan = section
+        .value
+        .on()?
+        .compile(&config.id.value, longest, problems)?;
+    Some(RouteCache {
+        plan: Arc::new(plan),
+        store: context.store?.clone(),
+    })
+}
+
 fn ladder(
     config: &RouteConfig,
     context: &Context<'_>,
@@ -221,7 +254,8 @@ fn ladder(
 ) -> Option<Ladder<Arc<Upstream>>> {
     let upstream = |name: &Located<String>| (context.upstream)(&name.value);
     let (steps, files) = (config.fallback.as_ref()?, &context.loaded.files);
-    Ladder::compile(steps, false, upstream, files, problems)
+    let stores = config.caches(&context.loaded.config.defaults).is_some();
+    Ladder::compile(steps, stores, upstream, files, problems)
 }
 
 /// The section with what it inherits filled in.
@@ -234,6 +268,7 @@ fn inherit(route: &RouteConfig, defaults: &DefaultsConfig) -> RouteConfig {
     let concurrency = defaults.concurrency.as_ref();
     route.concurrency = route.concurrency.or_else(|| concurrency.cloned());
     route.compress = route.compress.or_else(|| defaults.compress.clone());
+    route.cache = route.cache.or_else(|| defaults.cache.clone());
     route
 }
 

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::HeaderValue;
 use tower::util::{Either, option_layer};
@@ -18,9 +19,10 @@ use tower::{Layer, Service, ServiceBuilder};
 use crate::chance::Chance;
 use crate::error::GatewayError;
 use crate::message::{Request, Response};
+use crate::middleware::cache::{CacheLayer, Desk, Shelved};
 use crate::middleware::compress::{CompressLayer, Encoders};
 use crate::middleware::concurrency::{Concurrency, ConcurrencyLayer};
-use crate::middleware::fallback::{FallbackLayer, Guide};
+use crate::middleware::fallback::{FallbackLayer, Guide, Stale};
 use crate::middleware::forward::{ForwardLayer, Signature};
 use crate::middleware::headers::HeadersLayer;
 use crate::middleware::intake::IntakeLayer;
@@ -155,7 +157,9 @@ where
         ))
         // cap what is in flight: below the limits on rates, above all that does work
         .option_layer(concurrency(route, kit))
-        // a hit in a cache above is encoded already; all that is fetched passes here
+        // a hit skips everything below; what is stored is encoded already
+        .option_layer(desk(route, kit).map(CacheLayer::new))
+        // all that is fetched passes here
         .option_layer(compression(route, kit))
         // what is answered from the cache is free
         .option_layer(RateLimitLayer::below_cache(
@@ -176,10 +180,38 @@ fn compression(route: &RoutePlan, kit: &Kit) -> Option<CompressLayer> {
 fn ladder(route: &RoutePlan, kit: &Kit) -> Option<FallbackLayer<Stack>> {
     let ladder = route.ladder.as_ref()?;
     Some(FallbackLayer::new(Guide {
-        ladder: ladder.map(|other| Stack::new(way_out(route, kit, &[(1, other.clone())]))),
-        stale: None,
+        ladder: ladder.map(|other| {
+            let other = way_out(route, kit, &[(1, other.clone())]);
+            let encoded = ServiceBuilder::new().option_layer(compression(route, kit));
+            Stack::new(encoded.service(other))
+        }),
+        stale: desk(route, kit).map(|desk| Arc::new(Copies(Shelved::new(desk))) as Arc<dyn Stale>),
         identity: Arc::from(&*route.identity),
     }))
+}
+
+/// The stored answers of a route, as a step of its ladder.
+struct Copies(Shelved);
+
+impl Stale for Copies {
+    fn find(&self, request: &Request, limit: Duration) -> Option<Response> {
+        self.0.find(request, limit)
+    }
+}
+
+/// Where stored answers are asked for; an answer of our own needs none.
+fn desk(route: &RoutePlan, kit: &Kit) -> Option<Arc<Desk>> {
+    let forwards = matches!(route.action, Action::Forward(_));
+    let cache = route.cache.as_ref().filter(|_| forwards)?;
+    let metrics = route.metrics.clone();
+    let desk = Desk::new(
+        cache,
+        &route.identity,
+        metrics,
+        kit.worker,
+        kit.chance.clone(),
+    );
+    Some(Arc::new(desk))
 }
 
 /// The way to an upstream.

@@ -31,6 +31,27 @@ impl Cell {
     }
 }
 
+/// A number that only grows and that many threads write: for what is rare.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    /// One more.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    /// `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// As it stands.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
 /// A number that rises and falls. Its blocks may be negative one by one; their sum is the truth.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicI64);
@@ -59,19 +80,31 @@ impl Gauge {
     }
 }
 
-/// Times in fixed buckets, in nanoseconds inside.
+/// Times or sizes in fixed buckets, in nanoseconds or bytes inside.
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [u64],
+    /// Of one unit as it is shown: a second, a byte.
+    unit: f64,
     buckets: Box<[Cell]>,
     sum: Cell,
 }
 
 impl Histogram {
-    /// With these upper bounds, ascending; one more bucket takes the rest.
+    /// Of times, with these upper bounds, ascending; one more bucket takes the rest.
     pub fn new(bounds: &'static [u64]) -> Self {
+        Histogram::of(bounds, 1e9)
+    }
+
+    /// Of sizes.
+    pub fn sizes(bounds: &'static [u64]) -> Self {
+        Histogram::of(bounds, 1.0)
+    }
+
+    fn of(bounds: &'static [u64], unit: f64) -> Self {
         let buckets = (0..=bounds.len()).map(|_| Cell::default()).collect();
         Histogram {
+            unit,
             bounds,
             buckets,
             sum: Cell::default(),
@@ -81,17 +114,27 @@ impl Histogram {
     /// Counts a time.
     #[inline]
     pub fn observe(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.observe_value(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Counts nanoseconds or bytes.
+    #[inline]
+    pub fn observe_value(&self, value: u64) {
         let bucket = self
             .bounds
             .iter()
-            .position(|b| nanos <= *b)
+            .position(|b| value <= *b)
             .unwrap_or(self.bounds.len());
         self.buckets[bucket].inc();
-        self.sum.add(nanos);
+        self.sum.add(value);
     }
 
-    /// The upper bounds in nanoseconds.
+    /// A number of the inside as it is shown: in seconds or bytes.
+    pub fn shown(&self, value: u64) -> f64 {
+        value as f64 / self.unit
+    }
+
+    /// The upper bounds, in nanoseconds or bytes.
     pub fn bounds(&self) -> &'static [u64] {
         self.bounds
     }
@@ -101,7 +144,7 @@ impl Histogram {
         self.buckets.iter().map(Cell::get)
     }
 
-    /// Sum in nanoseconds.
+    /// Sum, in nanoseconds or bytes.
     pub fn sum(&self) -> u64 {
         self.sum.get()
     }

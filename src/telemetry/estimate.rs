@@ -3,9 +3,10 @@
 //! The worst case: every word of every closed list has been seen. Counted from the same lists
 //! that `expose` walks; a test that touches every cell holds the two together.
 
+use super::cache::{Evicted, Inserted, Purged, Refreshed, Used};
 use super::handles::{
-    BREAKER, CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused, ReloadOutcome,
-    RetryDenied, Skip, Violation, WAIT,
+    AGE, BREAKER, CODES, ENDPOINT_STATES, LOOP, METHODS, PoolClose, REQUEST, Refused,
+    ReloadOutcome, RetryDenied, SIZE, Skip, Violation, WAIT,
 };
 use crate::error::{Cause, Reason};
 use crate::message::coding::Coding;
@@ -44,7 +45,9 @@ fn route() -> usize {
     let histograms = 2 * histogram(REQUEST) + histogram(LOOP) + histogram(WAIT);
     let (errors, observed) = (Reason::ALL.len(), Reason::ALL.len());
     let degraded = Cause::ALL.len() * Step::ALL.len();
-    codes + methods + errors + observed + degraded + in_flight_waiting_and_bytes + histograms
+    let cache = Used::ALL.len() + histogram(AGE) + histogram(SIZE);
+    let words = codes + methods + errors + observed + degraded + cache;
+    words + in_flight_waiting_and_bytes + histograms
 }
 
 fn limit() -> usize {
@@ -84,5 +87,7 @@ fn process() -> usize {
     // generation, success, time, plans, two infos, draining; aborted by kind; access log; process_*
     let shed = Priority::ALL.len() * pressure::Cause::ALL.len();
     let ratios = pressure::Cause::ALL.len();
-    ReloadOutcome::ALL.len() + 7 + 2 + 2 + 7 + shed + ratios
+    let cache = Inserted::ALL.len() + Evicted::ALL.len() + Purged::ALL.len() + Refreshed::ALL.len();
+    let what_is_stored = 3;
+    ReloadOutcome::ALL.len() + 7 + 2 + 2 + 7 + shed + ratios + cache + what_is_stored
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 
+use super::cache::{CacheCells, Used};
 use super::cells::{Cell, Gauge, Histogram, PerWorker};
 pub use super::policies::{CodingCells, CompressionCells, LimiterCells};
 pub use super::words::{BREAKER, CODES, ENDPOINT_STATES, METHODS};
@@ -23,6 +24,7 @@ use crate::pressure::{self, Pressure};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
 
 /// `REQUEST` of CONVENTIONS: 0.5 ms to 10 s.
 pub const REQUEST: &[u64] = &[
@@ -74,6 +76,32 @@ pub const LOOP: &[u64] = &[
     50 * MS,
     100 * MS,
     250 * MS,
+];
+
+/// `AGE`: 1 s to a week.
+pub const AGE: &[u64] = &[
+    SECOND,
+    5 * SECOND,
+    15 * SECOND,
+    60 * SECOND,
+    300 * SECOND,
+    900 * SECOND,
+    3_600 * SECOND,
+    14_400 * SECOND,
+    86_400 * SECOND,
+    604_800 * SECOND,
+];
+/// `SIZE`: 256 bytes to 16 MiB.
+pub const SIZE: &[u64] = &[
+    256,
+    1 << 10,
+    4 << 10,
+    16 << 10,
+    64 << 10,
+    256 << 10,
+    1 << 20,
+    4 << 20,
+    16 << 20,
 ];
 
 /// Answers by status.
@@ -166,6 +194,10 @@ pub struct RouteCells {
     pub degraded: [[Cell; Step::ALL.len()]; Cause::ALL.len()],
     pub queue_waiting: Gauge,
     pub queue_wait: Histogram,
+    /// By [`Used`].
+    pub cache: [Cell; Used::ALL.len()],
+    pub cache_age: Histogram,
+    pub cache_object: Histogram,
 }
 
 impl Default for RouteCells {
@@ -184,6 +216,9 @@ impl Default for RouteCells {
             degraded: Default::default(),
             queue_waiting: Gauge::default(),
             queue_wait: Histogram::new(WAIT),
+            cache: Default::default(),
+            cache_age: Histogram::new(AGE),
+            cache_object: Histogram::sizes(SIZE),
         }
     }
 }
@@ -368,6 +403,8 @@ pub struct Metrics {
     pub config: ConfigCells,
     /// What the process is short of.
     pub pressure: Pressure,
+    /// The response cache of all routes.
+    pub cache: Arc<CacheCells>,
 }
 
 impl Metrics {
@@ -383,6 +420,7 @@ impl Metrics {
             compression: PerWorker::new(workers, CompressionCells::default),
             config: ConfigCells::default(),
             pressure: Pressure::new(workers),
+            cache: Arc::default(),
         }
     }
 

@@ -13,6 +13,7 @@
 //! * `trace`: which trace context may be passed on
 
 pub mod access;
+pub mod cache;
 pub mod cells;
 pub mod diagnostics;
 mod estimate;

@@ -155,6 +155,27 @@ metrics! {
     COMPRESSION_DECODED Counter "weir_compression_decoded_total" ["coding"]
         "Answers that were decoded for clients that do not take their coding."
 
+    CACHE_REQUESTS Counter "weir_cache_requests_total" ["route" "result"]
+        "Requests that passed the cache, by what it did."
+    CACHE_AGE Histogram "weir_cache_age_seconds" ["route"]
+        "Age of what was served from the cache."
+    CACHE_OBJECT Histogram "weir_cache_object_bytes" ["route"]
+        "Size of the bodies that were stored."
+    CACHE_OBJECTS Gauge "weir_cache_objects" []
+        "Keys under which something is stored."
+    CACHE_BYTES Gauge "weir_cache_bytes" []
+        "What is stored, bodies and fields, as it is weighed."
+    CACHE_CAPACITY Gauge "weir_cache_capacity_bytes" []
+        "The bound of what is stored."
+    CACHE_INSERTIONS Counter "weir_cache_insertions_total" ["outcome"]
+        "Answers that were to be stored, by what became of them."
+    CACHE_EVICTIONS Counter "weir_cache_evictions_total" ["reason"]
+        "Stored answers let go, by reason."
+    CACHE_PURGES Counter "weir_cache_purges_total" ["kind"]
+        "Purges, by what they were about."
+    CACHE_REFRESHES Counter "weir_cache_refreshes_total" ["result"]
+        "Refreshes in the background, by how they ended."
+
     CONNECTIONS Gauge "weir_connections" ["listener"]
         "Open client connections."
     CONNECTIONS_TOTAL Counter "weir_connections_total" ["listener" "protocol"]

@@ -13,6 +13,7 @@
 mod acceptance;
 mod bodies;
 mod breaker;
+mod cache;
 mod cases;
 mod compress;
 mod concurrency;

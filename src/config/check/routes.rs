@@ -182,7 +182,7 @@ fn one_action(route: &RouteConfig, problems: &mut Problems) {
     }
 }
 
-/// `rewrite` and `upgrade` change what an upstream sees, so they need one.
+/// `rewrite` and `upgrade` change what an upstream sees and `cache` keeps what it answers, so they need one.
 fn forwarding_only(route: &RouteConfig, problems: &mut Problems) {
     let fixed = route.redirect.is_some() || route.respond.is_some();
     let forwards = route.upstream.is_some() || route.split.is_some() || !fixed;
@@ -200,6 +200,13 @@ fn forwarding_only(route: &RouteConfig, problems: &mut Problems) {
         if let Some((value, message)) = lonely {
             problems.push(Problem::at(&value.span, message).help("give both, or neither"));
         }
+    }
+    if let Some(cache) = &route.cache
+        && cache.value.on().is_some()
+        && !forwards
+    {
+        let problem = Problem::at(&cache.span, "cache needs upstream or split");
+        problems.push(problem.help(help));
     }
     if let Some(protocol) = route.upgrade.first()
         && !forwards

@@ -72,6 +72,16 @@ pub(super) fn of(
         let span = config.compress.as_ref().or(inherited);
         list.add("compress", says, &span.map_or(0..0, |c| c.span.clone()));
     }
+
+    if let Some(cache) = &route.cache {
+        let (request, exchange) = asked.request();
+        let section = config
+            .cache
+            .as_ref()
+            .or(plan.loaded.config.defaults.cache.as_ref());
+        let span = section.map_or(0..0, |section| section.span.clone());
+        list.add("cache", cache.explain(&request, &exchange, now), &span);
+    }
     way_out(&mut list, plan, config, route, asked);
     list.policies
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
-use crate::telemetry::cells::{Cell, Gauge, Histogram, PerWorker};
+use crate::telemetry::cells::{Cell, Gauge, Histogram, PerWorker, Tally};
 use crate::telemetry::names::{Kind, Metric};
 
 /// Things of one kind with their blocks of cells, by name.
@@ -68,6 +68,19 @@ pub(super) fn single(metric: &Metric, labels: &[&str], value: f64) -> MetricFami
     family.done()
 }
 
+/// A series for each word: counters that many write.
+pub(super) fn tallies<W>(
+    metric: &Metric,
+    words: &[(W, &'static str)],
+    tallies: &[Tally],
+) -> MetricFamily {
+    let mut family = Family::new(metric);
+    for ((_, word), tally) in words.iter().zip(tallies) {
+        family.number(&[word], tally.get() as f64);
+    }
+    family.done()
+}
+
 /// Nanoseconds as seconds.
 pub(super) fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
@@ -114,10 +127,12 @@ impl<'a> Family<'a> {
         blocks: impl Iterator<Item = &'h Histogram>,
     ) {
         let mut bounds: &[u64] = &[];
+        let mut one = None;
         let mut counts = Vec::new();
         let mut sum = 0u64;
         for block in blocks {
             bounds = block.bounds();
+            one = Some(block);
             counts.resize(bounds.len() + 1, 0);
             block
                 .counts()
@@ -125,19 +140,20 @@ impl<'a> Family<'a> {
                 .for_each(|(n, all)| *all += n);
             sum = sum.wrapping_add(block.sum());
         }
+        let shown = |value| one.map_or(0.0, |block| block.shown(value));
         // the encoders write the open bucket themselves, from the count
         let mut below = 0u64;
         let buckets = bounds.iter().zip(&counts).map(|(bound, count)| {
             below += count;
             let mut bucket = proto::Bucket::default();
-            bucket.set_upper_bound(seconds(*bound));
+            bucket.set_upper_bound(shown(*bound));
             bucket.set_cumulative_count(below);
             bucket
         });
         let mut histogram = proto::Histogram::default();
         histogram.set_bucket(buckets.collect());
         histogram.set_sample_count(counts.iter().sum());
-        histogram.set_sample_sum(seconds(sum));
+        histogram.set_sample_sum(shown(sum));
         let mut series = self.labelled(labels);
         series.set_histogram(histogram);
         self.series.push(series);

@@ -20,6 +20,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 use super::Build;
+use super::cache::{Evicted, Inserted, Purged, Refreshed, Used};
 use super::cells::{Cell, Gauge};
 use super::handles::{
     BREAKER, ENDPOINT_STATES, LimiterCells, METHODS, Metrics, PoolClose, Refused, ReloadOutcome,
@@ -32,7 +33,7 @@ use crate::message::coding::Coding;
 use crate::message::exchange::Step;
 use crate::pressure;
 use crate::pressure::config::Priority;
-use family::{Family, Words, counters, counters_by, gauges, histograms, seconds, single};
+use family::{Family, Words, counters, counters_by, gauges, histograms, seconds, single, tallies};
 
 /// What is asked at scrape time because no cell holds it. Called on the control thread; must not
 /// block.
@@ -45,6 +46,19 @@ pub trait Live: Send + Sync + 'static {
     fn certificates(&self) -> Vec<LiveCertificate>;
     /// Lines written to the access log, and lines lost.
     fn access_log(&self) -> (u64, u64);
+    /// What is stored, where any route has a cache.
+    fn cache(&self) -> Option<LiveCache>;
+}
+
+/// What is stored.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LiveCache {
+    /// Keys.
+    pub objects: u64,
+    /// What they weigh.
+    pub bytes: u64,
+    /// The bound of that.
+    pub capacity: u64,
 }
 
 /// The state of an upstream.
@@ -142,6 +156,7 @@ impl Collector for Scrape {
         self.upstreams(&mut out);
         self.pools(&mut out);
         self.compression(&mut out);
+        self.cache(&mut out);
         self.live(&mut out);
         self.limiters(&mut out);
         self.listeners(&mut out);
@@ -305,6 +320,35 @@ impl Scrape {
         }
         let families = [bytes, responses, time, skipped, decoded];
         out.extend(families.map(Family::done));
+    }
+
+    fn cache(&self, out: &mut Vec<MetricFamily>) {
+        let all = self.metrics.routes();
+        let mut requests = Family::new(&names::CACHE_REQUESTS);
+        for (name, cells) in &all {
+            for (used, word) in Used::ALL {
+                let count = cells.sum(|c| c.cache[*used as usize].get());
+                requests.seen(&[name, word], count);
+            }
+        }
+        out.push(requests.done());
+        out.push(histograms(&names::CACHE_AGE, &all, |c| &c.cache_age));
+        out.push(histograms(&names::CACHE_OBJECT, &all, |c| &c.cache_object));
+        let live = self.live.cache().unwrap_or_default();
+        for (metric, value) in [
+            (&names::CACHE_OBJECTS, live.objects),
+            (&names::CACHE_BYTES, live.bytes),
+            (&names::CACHE_CAPACITY, live.capacity),
+        ] {
+            out.push(single(metric, &[], value as f64));
+        }
+        let cells = &self.metrics.cache;
+        out.extend([
+            tallies(&names::CACHE_INSERTIONS, Inserted::ALL, &cells.insertions),
+            tallies(&names::CACHE_EVICTIONS, Evicted::ALL, &cells.evictions),
+            tallies(&names::CACHE_PURGES, Purged::ALL, &cells.purges),
+            tallies(&names::CACHE_REFRESHES, Refreshed::ALL, &cells.refreshes),
+        ]);
     }
 
     fn live(&self, out: &mut Vec<MetricFamily>) {

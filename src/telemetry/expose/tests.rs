@@ -38,6 +38,13 @@ impl Live for Fixed {
     fn access_log(&self) -> (u64, u64) {
         (7, 3)
     }
+    fn cache(&self) -> Option<LiveCache> {
+        Some(LiveCache {
+            objects: 2,
+            bytes: 2_048,
+            capacity: 4_096,
+        })
+    }
 }
 
 fn exposition(metrics: Metrics) -> Exposition {
@@ -75,6 +82,7 @@ fn busy() -> Metrics {
         Reason::ALL.iter().for_each(|r| cells.errors.inc(*r));
         Reason::ALL.iter().for_each(|r| cells.observed.inc(*r));
         cells.degraded.iter().flatten().for_each(|c| c.inc());
+        cells.cache.iter().for_each(Cell::inc);
     }
     let upstream = metrics.upstream("app");
     let cells = upstream.of(0);

@@ -1,0 +1,351 @@
+//! What is stored, for all routes and workers: bounded by bytes, written off the workers.
+//!
+//! Behind a trait of our own stands `moka` (TinyLFU: what is asked for once does not sweep out what
+//! is asked for often). It is asked by workers and written by the control thread alone, from a
+//! bounded queue: so changes of one key never race, and no worker waits for room to be made. What
+//! does not fit into the queue is not stored, and counted. What is purged is never served from that
+//! moment on (`stamps`); its memory is let go by a sweep behind it.
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use moka::notification::RemovalCause;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+
+use super::budget::{Budget, Hold};
+use super::entry::{Entry, Object};
+use super::flight::{Flight, Flights, Source};
+use super::key::{Key, Secrets};
+use super::shy::Shy;
+use super::stamps::{Purge, Stamps};
+use crate::clock;
+use crate::telemetry::cache::{CacheCells, Evicted, Inserted, Purged};
+
+/// Answers that wait to be stored.
+const QUEUE: usize = 4096;
+/// Taken out of the queue at once.
+const BATCH: usize = 64;
+/// Bodies being fetched or waiting to be stored may take this share of the memory beside it.
+const UNDERWAY: u64 = 8;
+/// One key may take this share of the memory.
+const SHARE: u64 = 8;
+/// How often the shelf is tidied when nothing else happens.
+const TIDY: Duration = Duration::from_millis(250);
+/// Keys looked at by a sweep before others get a turn.
+const STEP: usize = 512;
+
+/// Where objects stand: bounded by what they weigh.
+pub trait Shelf: Send + Sync {
+    /// What stands there.
+    fn get(&self, key: u128) -> Option<Arc<Object>>;
+    /// Puts it there, if it is worth its place.
+    fn put(&self, key: u128, object: Arc<Object>);
+    /// Takes it away.
+    fn remove(&self, key: u128);
+    /// Makes room, as far as that was put off.
+    fn tidy(&self);
+    /// The keys there are.
+    fn keys(&self) -> Vec<u128>;
+    /// How many, and what they weigh.
+    fn size(&self) -> (u64, u64);
+}
+
+/// A key is keyed by chance already: half of it is its hash.
+#[derive(Default)]
+struct Half(u64);
+
+impl Hasher for Half {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys are written whole; this is for completeness.
+        self.0 = bytes
+            .iter()
+            .fold(self.0, |hash, b| hash.rotate_left(8) ^ u64::from(*b));
+    }
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+}
+
+struct Moka(moka::sync::Cache<u128, Arc<Object>, BuildHasherDefault<Half>>);
+
+impl Moka {
+    fn new(memory: u64, cells: Arc<CacheCells>) -> Self {
+        let weight =
+            |_: &u128, object: &Arc<Object>| u32::try_from(object.weight()).unwrap_or(u32::MAX);
+        let cache = moka::sync::Cache::builder()
+            .max_capacity(memory)
+            .weigher(weight)
+            .eviction_listener(move |_, object: Arc<Object>, cause| {
+                if cause == RemovalCause::Size {
+                    cells.evictions[Evicted::Size as usize].add(object.entries.len() as u64);
+                }
+            });
+        Moka(cache.build_with_hasher(BuildHasherDefault::default()))
+    }
+}
+
+impl Shelf for Moka {
+    fn get(&self, key: u128) -> Option<Arc<Object>> {
+        self.0.get(&key)
+    }
+    fn put(&self, key: u128, object: Arc<Object>) {
+        self.0.insert(key, object);
+    }
+    fn remove(&self, key: u128) {
+        self.0.invalidate(&key);
+    }
+    fn tidy(&self) {
+        self.0.run_pending_tasks();
+    }
+    fn keys(&self) -> Vec<u128> {
+        self.0.iter().map(|(key, _)| *key).collect()
+    }
+    fn size(&self) -> (u64, u64) {
+        (self.0.entry_count(), self.0.weighted_size())
+    }
+}
+
+/// What the control thread is to do.
+enum Order {
+    Put(Key, Arc<Entry>, Arc<Flight>, Hold),
+    /// Look whether something under this key is dead.
+    Look(u128),
+}
+
+/// What was found for a request.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The answer.
+    pub entry: Option<Arc<Entry>>,
+    /// What there is under its key.
+    pub object: Option<Arc<Object>>,
+}
+
+/// The store.
+pub struct Store {
+    shelf: Box<dyn Shelf>,
+    memory: u64,
+    stamps: Stamps,
+    /// Fetches under way.
+    pub flights: Flights,
+    /// Keys whose answers are for one client alone.
+    pub shy: Shy,
+    /// What keys are hashed under.
+    pub secrets: Secrets,
+    /// Its numbers.
+    pub cells: Arc<CacheCells>,
+    /// When it was made.
+    pub start: Instant,
+    /// The memory of bodies that are not stored yet.
+    pub underway: Arc<Budget>,
+    orders: mpsc::Sender<Order>,
+    inbox: Mutex<Option<mpsc::Receiver<Order>>>,
+    sweep: Notify,
+}
+
+impl Store {
+    /// An empty one for this many bytes.
+    pub fn new(memory: u64, cells: Arc<CacheCells>) -> Self {
+        let (orders, inbox) = mpsc::channel(QUEUE);
+        Store {
+            shelf: Box::new(Moka::new(memory, Arc::clone(&cells))),
+            memory,
+            stamps: Stamps::default(),
+            flights: Flights::default(),
+            shy: Shy::default(),
+            secrets: Secrets::default(),
+            cells,
+            start: clock::now(),
+            underway: Arc::new(Budget::new(memory / UNDERWAY)),
+            orders,
+            inbox: Mutex::new(Some(inbox)),
+            sweep: Notify::new(),
+        }
+    }
+
+    /// Its bound, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Objects, and what they weigh.
+    pub fn size(&self) -> (u64, u64) {
+        self.shelf.size()
+    }
+
+    /// Purges so far: what a fetch that begins now is born at.
+    pub fn epoch(&self) -> u64 {
+        self.stamps.epoch()
+    }
+
+    /// Whether nothing has purged it since its fetch began.
+    pub fn is_alive(&self, about: &super::stamps::About) -> bool {
+        self.stamps.is_alive(about)
+    }
+
+    /// The answer for a request with these fields, and what else is under its key.
+    pub fn find(&self, key: &Key, asked: &HeaderMap) -> Found {
+        let landed = self
+            .flights
+            .landed(key, asked)
+            .filter(|entry| self.serves(entry));
+        let object = self
+            .shelf
+            .get(key.hash())
+            .filter(|o| *o.parts == *key.parts());
+        let entry = landed.or_else(|| {
+            let object = object.as_ref()?;
+            let entry = object.select(asked)?;
+            if self.serves(entry) {
+                return Some(Arc::clone(entry));
+            }
+            // The memory may go; whether it does now or with the next sweep is all one.
+            drop(self.orders.try_send(Order::Look(key.hash())));
+            let mut others = object.entries.iter().filter(|e| self.serves(e));
+            others.find(|e| e.head.suits(asked)).cloned()
+        });
+        Found { entry, object }
+    }
+
+    fn serves(&self, entry: &Entry) -> bool {
+        !entry.outdated.load(Relaxed) && self.stamps.is_alive(&entry.head.about)
+    }
+
+    /// Hands a whole answer over to be stored. The flight is left once it is, so that the answer is
+    /// always to be found.
+    pub fn put(&self, key: Key, entry: Arc<Entry>, flight: Arc<Flight>, source: Source) {
+        self.flights.land(&flight, Arc::clone(&entry), source);
+        let hold = self.underway.hold(entry.body.len());
+        let Err(refused) = self.orders.try_send(Order::Put(key, entry, flight, hold)) else {
+            return;
+        };
+        self.cells.insertions[Inserted::QueueFull as usize].inc();
+        if let Order::Put(key, _, flight, _) = refused.into_inner() {
+            self.flights.leave(&key, &flight);
+        }
+    }
+
+    /// A later answer says that this one is no longer true.
+    pub fn outdate(&self, key: &Key, entry: &Entry) {
+        entry.outdated.store(true, Relaxed);
+        drop(self.orders.try_send(Order::Look(key.hash())));
+    }
+
+    /// Whether there is anything under this key, stored or under way.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.flights.any(key) || self.shelf.get(key.hash()).is_some()
+    }
+
+    /// Serves nothing any more that this is about.
+    pub fn purge(&self, what: Purge, kind: Purged) {
+        self.stamps.purge(what);
+        self.cells.purges[kind as usize].inc();
+        self.sweep.notify_one();
+    }
+
+    /// Serves nothing any more that an unsafe request has made untrue.
+    pub fn invalidate(&self, what: Purge, key: &Key) {
+        self.stamps.purge(what);
+        self.cells.purges[Purged::UnsafeMethod as usize].inc();
+        drop(self.orders.try_send(Order::Look(key.hash())));
+    }
+
+    /// The work of the control thread, as long as the store is used. The second call does nothing.
+    pub async fn housekeeping(self: Arc<Self>) {
+        let Some(mut inbox) = self.inbox.lock().take() else {
+            return;
+        };
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut tidy = tokio::time::interval(TIDY);
+        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = inbox.recv_many(&mut batch, BATCH) => {
+                    batch.drain(..).for_each(|order| self.obey(order));
+                    self.shelf.tidy();
+                    tokio::task::yield_now().await;
+                }
+                () = self.sweep.notified() => self.sweep().await,
+                _ = tidy.tick() => self.shelf.tidy(),
+            }
+        }
+    }
+
+    fn obey(&self, order: Order) {
+        match order {
+            Order::Put(key, entry, flight, hold) => {
+                self.store(&key, &entry);
+                drop(hold);
+                self.flights.leave(&key, &flight);
+            }
+            Order::Look(key) => self.look(key),
+        }
+    }
+
+    fn store(&self, key: &Key, entry: &Arc<Entry>) {
+        if !self.serves(entry) {
+            self.cells.evictions[Evicted::Purged as usize].inc();
+            return;
+        }
+        let before = self
+            .shelf
+            .get(key.hash())
+            .filter(|o| *o.parts == *key.parts());
+        let alive = |old: &Entry| self.serves(old);
+        let most = self.memory / SHARE;
+        let object = Object::with(
+            before.as_deref(),
+            key.parts().into(),
+            Arc::clone(entry),
+            most,
+            alive,
+        );
+        let gone = before.map_or(0, |before| before.entries.len() + 1 - object.entries.len());
+        self.cells.evictions[Evicted::Replaced as usize].add(gone as u64);
+        self.cells.insertions[Inserted::Stored as usize].inc();
+        self.shelf.put(key.hash(), Arc::new(object));
+    }
+
+    /// Lets the dead go that stand under a key.
+    fn look(&self, key: u128) {
+        let Some(object) = self.shelf.get(key) else {
+            return;
+        };
+        let dead = object
+            .entries
+            .iter()
+            .filter(|entry| !self.serves(entry))
+            .count();
+        if dead == 0 {
+            return;
+        }
+        self.cells.evictions[Evicted::Purged as usize].add(dead as u64);
+        match object.without(|entry| self.serves(entry)) {
+            Some(rest) => self.shelf.put(key, Arc::new(rest)),
+            None => self.shelf.remove(key),
+        }
+    }
+
+    /// Lets go of all that is dead, a few at a time.
+    async fn sweep(&self) {
+        let epoch = self.stamps.epoch();
+        let oldest = self.flights.oldest().unwrap_or(u64::MAX);
+        for step in self.shelf.keys().chunks(STEP) {
+            step.iter().for_each(|key| self.look(*key));
+            self.shelf.tidy();
+            tokio::task::yield_now().await;
+        }
+        self.stamps.swept(epoch, oldest);
+    }
+}
+
+#[cfg(test)]
+mod tests;

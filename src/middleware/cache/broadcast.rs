@@ -138,9 +138,11 @@ impl Broadcast {
         .await
     }
 
-    /// The body has ended.
+    /// The body has ended; the first word counts.
     pub fn end(&self, end: End) {
-        self.change(|inner| inner.end = Some(end));
+        self.change(|inner| {
+            inner.end.get_or_insert(end);
+        });
     }
 
     /// Everything, while everything is kept.

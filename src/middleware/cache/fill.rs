@@ -18,7 +18,7 @@ use http_body::Body as _;
 use tokio::sync::oneshot;
 use tower::Service;
 
-use super::broadcast::{Broadcast, End};
+use super::broadcast::{Broadcast, End, Reader};
 use super::entry::{self, Entry, Head, Pieces};
 use super::flight::{Failed, Flight, Origin, Shared, Source, Stage};
 use super::key::Key;
@@ -30,6 +30,15 @@ use crate::error::{GatewayError, Reason};
 use crate::message::{Body, Request, Response};
 use crate::telemetry::cache::{Inserted, Refreshed};
 
+/// What the origin sent, for the one who asked first.
+#[derive(Debug)]
+pub struct Sent {
+    /// The fields, also those that are not stored.
+    pub fields: HeaderMap,
+    /// The body, if it is still to come.
+    pub body: Option<Reader>,
+}
+
 mod heads;
 mod question;
 
@@ -40,8 +49,8 @@ pub use question::Question;
 pub enum Told {
     /// The answer is for nobody else.
     Yours(Result<Response, GatewayError>),
-    /// Others have it too: look at the flight. With the fields as the origin sent them.
-    Look(Option<HeaderMap>),
+    /// Others have it too: look at the flight.
+    Look(Option<Sent>),
 }
 
 /// A fetch under way.
@@ -257,7 +266,8 @@ impl Fetch {
         if stored && body.is_end_stream() {
             let entry = Entry::new(Arc::new(head), Pieces::of(Vec::new()));
             self.store(Arc::new(entry), Source::Fetched);
-            self.say(Told::Look(Some(all)));
+            let (fields, body) = (all, None);
+            self.say(Told::Look(Some(Sent { fields, body })));
             return;
         }
         let shared = Arc::new(Shared {
@@ -268,7 +278,13 @@ impl Fetch {
             origin: self.origin(),
         });
         self.flight.reach(Stage::Shared(Arc::clone(&shared)));
-        self.say(Told::Look(Some(all)));
+        // Who asked first reads from the first byte on, however much has come by the time they look.
+        let reads = self.tell.is_some();
+        let body_of_first = reads.then(|| shared.body.read(shared.length)).flatten();
+        self.say(Told::Look(Some(Sent {
+            fields: all,
+            body: body_of_first,
+        })));
         let end = self.pump(body, &shared).await;
         let broken = matches!(end, End::Broken(_));
         if !self.over && !broken && stored {
@@ -348,16 +364,15 @@ impl Fetch {
 impl Drop for Fetch {
     /// A fetch that ends in any other way than it should: who waits is told.
     fn drop(&mut self) {
-        if self.over {
-            return;
-        }
         match self.flight.stage() {
+            // A body that has ended stays as it is.
             Stage::Shared(shared) => {
-                self.desk.store.flights.leave(&self.key, &self.flight);
+                self.leave();
                 shared.body.end(End::Broken(Reason::HttpResponseIncomplete));
             }
             // Who waits can still go alone.
-            _ => self.end(Stage::Alone(StatusCode::INTERNAL_SERVER_ERROR)),
+            _ if !self.over => self.end(Stage::Alone(StatusCode::INTERNAL_SERVER_ERROR)),
+            _ => {}
         }
     }
 }

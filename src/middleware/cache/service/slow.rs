@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 use tower::Service;
 
 use super::super::answer::{self, Moment, Wish};
+use super::super::broadcast::Reader;
 use super::super::entry::Entry;
-use super::super::fill::{Told, is_failure};
+use super::super::fill::{Sent, Told, is_failure};
 use super::super::flight::{Flight, Seat, Shared, Source, Stage};
 use super::super::policy::{conditional, reuse};
 use super::super::status::{Detail, Did, Forward};
@@ -157,14 +158,15 @@ where
         match told.await {
             Ok(Told::Yours(Ok(response))) => self.own(response),
             Ok(Told::Yours(Err(error))) => self.failed(error),
-            Ok(Told::Look(all)) => self.lands(flight.stage(), all),
+            Ok(Told::Look(sent)) => self.lands(flight.stage(), sent),
             // The fetch has ended without a word: the flight knows why.
             Err(_) => self.lands(flight.stage(), None),
         }
     }
 
     /// What the flight that one leads has come to.
-    fn lands(&self, stage: Stage, all: Option<HeaderMap>) -> Answer {
+    fn lands(&self, stage: Stage, sent: Option<Sent>) -> Answer {
+        let (all, body) = sent.map_or((None, None), |sent| (Some(sent.fields), sent.body));
         let went = |stored| Did::Went {
             why: self.look.why,
             status: None,
@@ -179,7 +181,7 @@ where
         match stage {
             Stage::Shared(shared) => {
                 let stored = shared.stored;
-                let answer = self.shared(&shared, all, went(stored), used(stored));
+                let answer = self.shared(&shared, all, body, went(stored), used(stored));
                 answer.unwrap_or_else(|| Err(Reason::HttpResponseIncomplete.into()))
             }
             Stage::Landed(entry, Source::Confirmed) => {
@@ -223,7 +225,7 @@ where
                 Waited::OtherVariant(shared.head.for_whom.names().cloned().collect())
             }
             Stage::Shared(shared) => {
-                let answer = self.shared(&shared, None, did, Used::Collapsed);
+                let answer = self.shared(&shared, None, None, did, Used::Collapsed);
                 self.exchange.note(|notes| shared.origin.note(notes));
                 answer.map_or(Waited::Alone, Waited::Answer)
             }
@@ -250,6 +252,7 @@ where
         &self,
         shared: &Shared,
         all: Option<HeaderMap>,
+        body: Option<Reader>,
         did: Did,
         used: Used,
     ) -> Option<Answer> {
@@ -262,7 +265,7 @@ where
         let mut response = if answer::has_it(&shared.head, self.wish(), at) {
             answer::not_modified(&shared.head, at)
         } else {
-            let reader = shared.body.read(shared.length)?;
+            let reader = body.or_else(|| shared.body.read(shared.length))?;
             let mut response = answer::begin(&shared.head, shared.head.status, at);
             *response.body_mut() = Body::wrap(reader);
             response

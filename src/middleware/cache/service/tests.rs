@@ -128,3 +128,34 @@ async fn i27_a_failing_origin_is_asked_once_in_a_cool_down() {
     let probes = calls.load(SeqCst) - 1;
     assert!((3..=5).contains(&probes), "{probes} probes");
 }
+
+#[tokio::test]
+async fn i28_a_body_that_is_too_large_at_once_still_reaches_who_asked_first() {
+    let origin = tower::service_fn(|_| {
+        let pieces = (0..64).map(|_| {
+            Ok(http_body::Frame::data(bytes::Bytes::from_static(
+                b"0123456789",
+            )))
+        });
+        let body = http_body_util::StreamBody::new(Pieces(pieces.collect()));
+        std::future::ready(Ok(good("").map(|_| Body::wrap(body))))
+    });
+    let cache = CacheLayer::new(desk("max_object = '64B'")).layer(origin);
+    for _ in 0..2 {
+        let answer = cache.clone().oneshot(request()).await.expect("an answer");
+        assert_eq!(text(answer).await, "0123456789".repeat(64));
+    }
+}
+
+type Piece = Result<http_body::Frame<bytes::Bytes>, GatewayError>;
+
+/// Pieces that are all there.
+struct Pieces(std::collections::VecDeque<Piece>);
+
+impl futures_util::Stream for Pieces {
+    type Item = Piece;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Piece>> {
+        Poll::Ready(self.0.pop_front())
+    }
+}

@@ -14,6 +14,7 @@
 //! * `load_shed`: refuse by priority while the process is short of something
 //! * `concurrency`: a cap on what is in flight, and a bounded queue
 //! * `fallback`: the ladder of lesser answers
+//! * `cache`: stored answers, and one fetch for each that is missing
 //! * `compress`: answers encoded in what the client takes
 //! * `upgrade`: who may leave HTTP, and the join of both ends
 //! * `rate_limit`: how often a client may come

@@ -1,6 +1,7 @@
 //! What is counted and what is logged.
 //!
 //! * `names`: every metric once
+//! * `buckets`: the bounds of histograms
 //! * `cells`: numbers with one writer
 //! * `words`: closed lists of label values
 //! * `handles`: the numbers of each route, upstream, listener and worker
@@ -13,6 +14,7 @@
 //! * `trace`: which trace context may be passed on
 
 pub mod access;
+mod buckets;
 pub mod cache;
 pub mod cells;
 pub mod diagnostics;

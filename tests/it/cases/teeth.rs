@@ -27,7 +27,8 @@ fn copy(from: &TcpStream, to: &TcpStream) {
     let mut to = to.try_clone().expect("a socket");
     std::thread::spawn(move || {
         drop(std::io::copy(&mut from, &mut to));
-        drop(to.shutdown(std::net::Shutdown::Both));
+        // The other way goes on: what the origin has yet to read and to answer is its own.
+        drop(to.shutdown(std::net::Shutdown::Write));
     });
 }
 

@@ -66,13 +66,6 @@ pub(super) fn of(
         list.add("fallback", says, &steps.span);
     }
     refusals(&mut list, config, route, asked, now);
-    if let Some(compression) = &route.compress {
-        let says = compression.explain(&asked.method, &asked.headers);
-        let inherited = plan.loaded.config.defaults.compress.as_ref();
-        let span = config.compress.as_ref().or(inherited);
-        list.add("compress", says, &span.map_or(0..0, |c| c.span.clone()));
-    }
-
     if let Some(cache) = &route.cache {
         let (request, exchange) = asked.request();
         let section = config
@@ -81,6 +74,12 @@ pub(super) fn of(
             .or(plan.loaded.config.defaults.cache.as_ref());
         let span = section.map_or(0..0, |section| section.span.clone());
         list.add("cache", cache.explain(&request, &exchange, now), &span);
+    }
+    if let Some(compression) = &route.compress {
+        let says = compression.explain(&asked.method, &asked.headers);
+        let inherited = plan.loaded.config.defaults.compress.as_ref();
+        let span = config.compress.as_ref().or(inherited);
+        list.add("compress", says, &span.map_or(0..0, |c| c.span.clone()));
     }
     way_out(&mut list, plan, config, route, asked);
     list.policies

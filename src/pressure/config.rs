@@ -48,7 +48,8 @@ pub struct ShedConfig {
     pub memory: Located<f64>,
     /// From this share on of the file descriptors that may be open. Default 0.9.
     pub descriptors: Located<f64>,
-    /// Once a worker's loop comes round later than this. Default `"50ms"`.
+    /// Once a worker's loop comes round later than this: so much work waits that a busy moment is none.
+    /// Default `"200ms"`.
     pub lag: Located<Time>,
     /// `"observe"`: count what would be shed, and shed nothing. Default `"enforce"`.
     pub mode: Mode,
@@ -59,7 +60,7 @@ impl Default for ShedConfig {
         ShedConfig {
             memory: Located::unstated(0.9),
             descriptors: Located::unstated(0.9),
-            lag: Located::unstated(Time::millis(50)),
+            lag: Located::unstated(Time::millis(200)),
             mode: Mode::Enforce,
         }
     }

@@ -82,7 +82,7 @@ fn one_stall_however_long_sheds_nothing_and_a_standing_lag_does() {
     for _ in 1..LOOKS {
         assert_eq!(look(Duration::from_millis(3)), 0.0);
     }
-    let rising: Vec<f64> = (0..20).map(|_| look(LIMIT * 2)).collect();
+    let rising: Vec<f64> = (0..20).map(|_| look(rules.lag * 2)).collect();
     assert_eq!(rising[LOOKS - 2], 0.0);
     assert!(rising[LOOKS - 1] > 0.0 && rising[19] > 1.0, "{rising:?}");
 }

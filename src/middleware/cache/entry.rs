@@ -60,7 +60,7 @@ pub struct Variant {
 struct Class(Option<Coding>);
 
 /// In the order in which an answer would be coded.
-const ORDER: [Coding; 3] = [Coding::Br, Coding::Zstd, Coding::Gzip];
+pub const ORDER: [Coding; 3] = [Coding::Br, Coding::Zstd, Coding::Gzip];
 
 impl Class {
     fn of(headers: &HeaderMap) -> (Accepted, Class) {

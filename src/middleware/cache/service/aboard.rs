@@ -9,14 +9,14 @@ use http::header::{self, HeaderMap, HeaderValue};
 use tokio::sync::oneshot;
 use tower::Service;
 
-use super::super::entry::{Object, url};
+use super::super::entry::{ORDER, Object, url};
 use super::super::fill::{Fetch, Question, Told};
 use super::super::flight::{Flight, Seat};
 use super::super::stamps::About;
 use super::super::{key, tags};
 use super::{Desk, Look, again};
 use crate::error::GatewayError;
-use crate::message::coding::Accepted;
+use crate::message::coding::{Accepted, Coding};
 use crate::message::{Exchange, Request, Response};
 
 /// Fetches a new answer behind the client's back, unless somebody does already.
@@ -82,9 +82,6 @@ fn question(desk: &Desk, request: &Request, exchange: Arc<Exchange>) -> Question
     {
         headers.insert(header::HOST, host);
     }
-    if let Some(codings) = Accepted::read(request.headers()).normalised() {
-        headers.insert(header::ACCEPT_ENCODING, codings);
-    }
     Question {
         uri: target(desk, request),
         version: request.version(),
@@ -124,11 +121,17 @@ pub(super) fn names_of(object: &Object) -> Vec<header::HeaderName> {
 
 /// A number for what these fields are in a request; the coding class always counts.
 pub(super) fn variant(desk: &Desk, names: &[header::HeaderName], headers: &HeaderMap) -> u64 {
-    let accepted = Accepted::read(headers).normalised();
+    let accepted = Accepted::read(headers);
+    let class = accepted.choose(&ORDER).map_or("", Coding::token);
+    let accepted = accepted.normalised();
     let coding = accepted.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
     // Who is authorized may get another answer than who is not.
     let authorized = headers.contains_key(header::AUTHORIZATION);
-    let mut parts = vec![coding, if authorized { &b"a"[..] } else { b"" }];
+    let mut parts = vec![
+        class.as_bytes(),
+        coding,
+        if authorized { &b"a"[..] } else { b"" },
+    ];
     for name in names
         .iter()
         .filter(|name| **name != header::ACCEPT_ENCODING)

@@ -87,7 +87,9 @@ async def offer(kind, seconds):
 
         numbers = range(sent, sent + batch)
         parts = [numbers[i :: len(clients)] for i in range(len(clients))]
-        answers = await asyncio.gather(*(some(c, p) for c, p in zip(clients, parts) if p))
+        # In turn, so that no connection is idle for so long that it is closed.
+        turn = [clients[(sent + i) % len(clients)] for i in range(len(clients))]
+        answers = await asyncio.gather(*(some(c, p) for c, p in zip(turn, parts) if p))
         sent += batch
         if time.monotonic() - start > WARM:
             passed.append(sum(map(sum, answers)))

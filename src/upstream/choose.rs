@@ -77,6 +77,8 @@ pub(super) struct View {
     barred: Vec<usize>,
     /// Those of them that would be asked but for that.
     on_trial: Vec<usize>,
+    /// Endpoints that were not usable when the view was made.
+    out: Vec<usize>,
     random: Random,
 }
 
@@ -93,6 +95,7 @@ impl View {
             slots: Vec::new(),
             picker: Picker::default(),
             barred: Vec::new(),
+            out: Vec::new(),
             on_trial: Vec::new(),
             random: Random::new(seed),
         }
@@ -239,13 +242,23 @@ impl View {
                     .collect();
                 self.set = set;
                 self.barred.clear();
+                self.out.clear();
             }
         }
         let seen = seen(upstream, &self.set, now);
         let eligible = balance::eligible(&seen, upstream.config.panic_threshold.value);
+        self.forgive_who_is_back(&seen);
         let good_for = self.look_at_breakers(upstream, &seen, &eligible, now);
         self.picker = Picker::new(eligible, &seen, &mut self.random);
         self.good_until = Some(now + good_for);
+    }
+
+    /// An endpoint that is used again begins without its past: how slow it was while it failed would
+    /// keep traffic from it for minutes.
+    fn forgive_who_is_back(&mut self, seen: &[Seen]) {
+        let back = self.out.iter().filter(|i| seen[**i].usable);
+        back.for_each(|i| self.slots[*i].pool.forgive());
+        self.out = (0..seen.len()).filter(|i| !seen[*i].usable).collect();
     }
 
     /// Notes which endpoints have open breakers, and which of them would be asked but for that. Gives
@@ -260,8 +273,6 @@ impl View {
         if upstream.endpoint_rule.is_none() {
             return GOOD_FOR;
         }
-        let back = self.barred.iter().filter(|i| !seen[**i].barred);
-        back.for_each(|i| self.slots[*i].pool.forgive());
         self.barred = (0..seen.len()).filter(|i| seen[*i].barred).collect();
         let in_use = eligible.indices.first().map(|i| &seen[*i]);
         let would = |i: &usize| {

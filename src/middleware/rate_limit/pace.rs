@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::units::Rate;
 
-/// One admission. At the largest rate the clock lasts for two years of 2^64, and stops at 2^62,
+/// One admission. The clock stops at 2^62, at the largest rate after two years,
 /// from where nothing can overflow; at one a day it is a second fine.
 pub(super) const UNIT: u64 = 1 << 16;
 

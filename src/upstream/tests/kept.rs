@@ -130,3 +130,26 @@ async fn requests_that_wait_for_one_h2_connection_fail_together_with_it() {
     }
     assert_eq!(origin.connections.load(SeqCst), 1);
 }
+
+#[tokio::test]
+async fn an_endpoint_that_is_used_again_begins_without_its_past() {
+    let (one, two) = (origin(answer_always).await, origin(answer_always).await);
+    let bench = bench(&[one.address, two.address], "eject = false");
+    bench.get().await.expect("an answer");
+    let set = bench.upstream.live.set();
+    let pool = bench.pools.pool(&bench.upstream, &set.endpoints[0]);
+    let now = crate::clock::now();
+    for _ in 0..10 {
+        pool.observe(std::time::Duration::from_secs(1), true, now);
+    }
+    let standing = &set.endpoints[0].standing;
+    for unhealthy in [true, false] {
+        standing.set_unhealthy(unhealthy, now);
+        bench.upstream.live.changed();
+        bench.get().await.expect("an answer");
+    }
+    for _ in 0..40 {
+        bench.get().await.expect("an answer");
+    }
+    assert!(one.requests.load(SeqCst) >= 5, "it gets traffic again");
+}

@@ -975,3 +975,47 @@ fn many_readers_of_a_body_in_pieces_all_get_all_of_it() {
     let part = get(gateway.web(), "/", &["Range: bytes=262140-262150"]);
     assert_eq!(part.text(), body[262_140..=262_150]);
 }
+
+#[test]
+fn j_i_an_answer_is_encoded_once_for_each_coding_and_kept_so() {
+    let body = "the same line again and again\n".repeat(200);
+    let (length, fields) = (
+        body.len(),
+        "Cache-Control: max-age=60|Content-Type: text/plain|ETag: \"v1\"",
+    );
+    let origin = Origin::start(move |_, _| answer(200, fields, &body));
+    let gateway = with(&origin, "{}", "compress = true");
+    let ask = |coding: &str| get(gateway.web(), "/", &[&format!("Accept-Encoding: {coding}")]);
+    for (coding, said, stored) in [
+        ("identity", None, false),
+        ("gzip", Some("gzip"), false),
+        ("gzip, x-other", Some("gzip"), true),
+        ("br, gzip;q=0.5", Some("br"), false),
+        ("gzip;q=0.4, br", Some("br"), true),
+        ("identity", None, true),
+    ] {
+        let answer = ask(coding);
+        assert_eq!(answer.get("content-encoding"), said, "{coding}");
+        assert_eq!(
+            did(&answer).contains("hit"),
+            stored,
+            "{coding}: {}",
+            did(&answer)
+        );
+        let weak = said.map_or("\"v1\"", |_| "W/\"v1\"");
+        assert_eq!(answer.get("etag"), Some(weak), "{coding}");
+        assert_eq!(answer.get("vary"), Some("accept-encoding"), "{coding}");
+        assert_eq!(answer.body.len() < length, said.is_some(), "{coding}");
+    }
+    assert_eq!(origin.requests().len(), 3);
+    for coding in ["gzip", "br"] {
+        let series = format!("weir_compression_responses_total{{coding=\"{coding}\"}}");
+        assert_eq!(gateway.metric(&series), 1.0, "{coding}");
+    }
+    let unchanged = get(
+        gateway.web(),
+        "/",
+        &["Accept-Encoding: gzip", "If-None-Match: W/\"v1\""],
+    );
+    assert_eq!(unchanged.status(), 304);
+}

@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""What high priority feels of an overload: its success and its latency beside a quiet machine.
+
+One worker, pinned to core 0; the load (h2load) and the origin (nginx) on core 1. Requests of low
+priority cost the worker much more than those of high priority: their answers are compressed. First
+the capacity for them is measured, then four times that is offered, while a client of high priority
+asks at a steady pace. Low priority has a cap of its own, is shed first, and has a ladder.
+
+    cargo build --release
+    python3 benches/overload.py [--seconds 10]
+
+Needs nginx and h2load (Debian packages nginx, nghttp2-client), and two cores. All on loopback.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ORIGIN, WEB, ADMIN = 19520, 19521, 19522
+NGINX = """worker_processes 1; daemon off; pid {dir}/n.pid; error_log {dir}/n.err;
+events {{ worker_connections 4096; }}
+http {{ access_log off; root {dir}; default_type text/plain; keepalive_requests 100000000;
+  client_body_temp_path {dir}/t; proxy_temp_path {dir}/t; fastcgi_temp_path {dir}/t;
+  uwsgi_temp_path {dir}/t; scgi_temp_path {dir}/t;
+  server {{ listen 127.0.0.1:%d backlog=4096; }} }}
+""" % ORIGIN
+WEIR = """
+[server]
+workers = 1
+drain   = {{ delay = "0s", timeout = "5s" }}
+shed    = {{ lag = "10ms" }}
+[admin]
+address = "127.0.0.1:%d"
+[log]
+level  = "warn"
+access = {{ to = "off" }}
+[listeners.web]
+address = "127.0.0.1:%d"
+[upstreams.o]
+endpoints = ["127.0.0.1:%d"]
+[[routes]]
+id       = "high"
+match    = {{ path = "/high" }}
+upstream = "o"
+priority = "high"
+[[routes]]
+id          = "low"
+match       = {{ path = "/low" }}
+upstream    = "o"
+priority    = "low"
+compress    = {{ levels = {{ gzip = 6 }} }}
+{cap}
+fallback    = [{{ respond = {{ body = "a lesser answer" }} }}]
+""" % (ADMIN, WEB, ORIGIN)
+
+
+async def probe(seconds, pace=100):
+    """Asks for /high at a steady pace over connections that stay; gives the times in ms."""
+    pairs = [await asyncio.open_connection("127.0.0.1", WEB) for _ in range(8)]
+    free, times, failed = list(pairs), [], 0
+    start, sent, tasks = time.monotonic(), 0, set()
+
+    async def ask(pair, due):
+        nonlocal failed
+        reader, writer = pair
+        writer.write(b"GET /high HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head.lower()).group(1))
+        await reader.readexactly(length)
+        failed += not head.startswith(b"HTTP/1.1 200")
+        times.append((time.monotonic() - due) * 1000)
+        free.append(pair)
+
+    while time.monotonic() - start < seconds:
+        due = start + sent / pace
+        await asyncio.sleep(max(0, due - time.monotonic()))
+        if free:
+            task = asyncio.create_task(ask(free.pop(0), time.monotonic()))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        sent += 1
+    await asyncio.gather(*tasks)
+    return sorted(times), failed
+
+
+def at(times, share):
+    return times[min(len(times) - 1, int(len(times) * share))]
+
+
+def metrics():
+    text = urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/metrics").read().decode()
+    return dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
+
+
+def load(seconds, clients, rate=None):
+    command = ["taskset", "-c", "1", "nice", "-n", "10", "h2load", "--h1", "-t1", f"-c{clients}"]
+    command += [f"-D{seconds}", "-H", "accept-encoding: gzip"]
+    command += ["--rps", str(rate / clients)] if rate else []
+    return subprocess.Popen(command + [f"http://127.0.0.1:{WEB}/low"], stdout=subprocess.PIPE)
+
+
+def begin(weir, folder, cap):
+    with open(os.path.join(folder, "weir.toml"), "w") as file:
+        file.write(WEIR.format(cap=cap))
+    process = subprocess.Popen(
+        ["taskset", "-c", "0", weir, "run", "--config", os.path.join(folder, "weir.toml")]
+    )
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/readyz")
+            return process
+        except OSError:
+            time.sleep(0.05)
+    sys.exit("weir does not come up")
+
+
+def resident(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1)) // 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--weir", default=os.path.join(ROOT, "target/release/weir"))
+    args = parser.parse_args()
+    for program in ("nginx", "h2load", "taskset", args.weir):
+        if not shutil.which(program):
+            sys.exit("no such program: " + program)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        words = random.Random(1)
+        with open(os.path.join(folder, "low"), "w") as file:
+            file.write(" ".join("%x" % words.getrandbits(24) for _ in range(30_000)))
+        with open(os.path.join(folder, "high"), "w") as file:
+            file.write("high\n")
+        with open(os.path.join(folder, "nginx.conf"), "w") as file:
+            file.write(NGINX.format(dir=folder))
+        origin = subprocess.Popen(
+            ["taskset", "-c", "1", "nginx", "-c", os.path.join(folder, "nginx.conf")]
+        )
+        try:
+            measure(args, folder)
+        finally:
+            origin.send_signal(signal.SIGTERM)
+            origin.wait()
+
+
+def measure(args, folder):
+    weir = begin(args.weir, folder, "")
+    full = load(args.seconds // 2, 2).communicate()[0].decode()
+    capacity = float(re.search(r"([\d.]+) req/s", full).group(1))
+    weir.send_signal(signal.SIGTERM)
+    weir.wait()
+    print(f"capacity for low priority: {capacity:.0f}/s; offered: {4 * capacity:.0f}/s")
+    for name, cap in [
+        ("shedding alone", ""),
+        ("with a cap", 'concurrency = { max = 1 }'),
+    ]:
+        weir = begin(args.weir, folder, cap)
+        asyncio.run(probe(1))
+        quiet, _ = asyncio.run(probe(args.seconds))
+        busy = load(args.seconds + 3, 100, 4 * capacity)
+        time.sleep(2)
+        loaded, failed = asyncio.run(probe(args.seconds))
+        memory = resident(weir.pid)
+        busy.wait()
+        numbers = metrics()
+        lesser = sum(float(v) for k, v in numbers.items() if k.startswith("weir_degraded_total"))
+        whole = float(numbers.get('weir_requests_total{route="low",code="200"}', 0))
+        weir.send_signal(signal.SIGTERM)
+        weir.wait()
+        ratio = at(loaded, 0.99) / at(quiet, 0.99)
+        print(
+            f"{name}: high p50 {at(quiet, 0.5):.2f} -> {at(loaded, 0.5):.2f} ms, "
+            f"p99 {at(quiet, 0.99):.2f} -> {at(loaded, 0.99):.2f} ms ({ratio:.1f} x), "
+            f"failed {failed} of {len(loaded)}; low: {whole:.0f} answered, "
+            f"{lesser:.0f} of them lesser; {memory} MiB",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -103,7 +103,7 @@ def metrics():
 
 
 def load(seconds, clients, rate=None):
-    command = ["taskset", "-c", "1", "nice", "-n", "10", "h2load", "--h1", "-t1", f"-c{clients}"]
+    command = ["taskset", "-c", "1", "nice", "-n", "19", "h2load", "--h1", "-t1", f"-c{clients}"]
     command += [f"-D{seconds}", "-H", "accept-encoding: gzip"]
     command += ["--rps", str(rate / clients)] if rate else []
     return subprocess.Popen(command + [f"http://127.0.0.1:{WEB}/low"], stdout=subprocess.PIPE)

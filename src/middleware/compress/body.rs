@@ -30,7 +30,7 @@ use crate::message::coding::Coding;
 const SLICE: usize = 16 * 1024;
 
 /// Input after which other tasks have their turn.
-pub(super) const TURN: usize = 64 * 1024;
+pub(super) const TURN: usize = 16 * 1024;
 
 /// Output that is worth a frame while more is to come.
 const FRAME: usize = 8 * 1024;

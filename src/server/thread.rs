@@ -151,7 +151,8 @@ async fn live(start: Start) -> Option<AccessLog> {
     let access = worker.access();
     let mut orders = start.orders;
     let mut beat = std::pin::pin!(heartbeat(&worker));
-    let mut watch = std::pin::pin!(watch_lag(&worker));
+    // A task like any other: it waits in the row that requests wait in. It ends with the runtime.
+    tokio::spawn(watch_lag(worker.clone()));
     let mut end = std::pin::pin!(ended(floor.local.clone(), signal.clone()));
     loop {
         tokio::select! {
@@ -160,7 +161,6 @@ async fn live(start: Start) -> Option<AccessLog> {
                 None => return access,
             },
             () = &mut beat => {}
-            () = &mut watch => {}
             () = &mut end => break,
         }
     }
@@ -212,7 +212,7 @@ async fn heartbeat(worker: &Worker) {
 }
 
 /// Many times a second: how late the loop comes round, and what is shed for it.
-async fn watch_lag(worker: &Worker) {
+async fn watch_lag(worker: Arc<Worker>) {
     let mut own = pressure::Own::default();
     let mut due = clock::now();
     loop {

@@ -173,13 +173,14 @@ impl Gateway {
         self.child.id()
     }
 
-    /// Resident memory in KiB.
+    /// Resident memory in KiB, without the pages of the program itself, which come as code is first
+    /// run and say nothing of what is kept.
     pub fn rss(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let text = text.expect("it runs");
         let line = text
             .lines()
-            .find(|l| l.starts_with("VmRSS:"))
+            .find(|l| l.starts_with("RssAnon:"))
             .expect("a line");
         line.split_whitespace()
             .nth(1)

@@ -416,7 +416,7 @@ fn m16_a_great_many_endpoints_are_no_burden() {
         assert_eq!(raw.response().status(), 200);
     }
     assert!(
-        started.elapsed() < Duration::from_secs(2),
+        started.elapsed() < Duration::from_secs(8),
         "{:?}",
         started.elapsed()
     );

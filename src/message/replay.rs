@@ -1,4 +1,4 @@
-//! A request body that can be sent again.
+//! Which requests may be sent again, and a body that can be.
 //!
 //! A body in memory is simply cloned. A stream is kept back as it passes, up to a cap, and a
 //! further try reads what was kept and then goes on with the stream; a stream of which nothing
@@ -10,11 +10,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use super::Body;
 use crate::error::{GatewayError, Reason};
+
+/// Methods that may be repeated without harm (RFC 9110 9.2.2).
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
 
 /// Bytes of a stream that are kept for a further try.
 const CAP: u64 = 64 * 1024;

@@ -15,9 +15,9 @@ use http::{HeaderMap, StatusCode};
 use super::Upstream;
 use super::breaker::{Asked, Breaker, BreakerStatus, Change, Outcome, Rule, State, Ticket};
 use super::endpoint::Endpoint;
-use super::retry::is_idempotent;
 use crate::clock;
 use crate::error::{GatewayError, Reason};
+use crate::message::replay::is_idempotent;
 use crate::message::{Exchange, Request, Response};
 use crate::telemetry::handles::UpstreamCells;
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
-use http::header::COOKIE;
 
 use super::Upstream;
 use super::admit::{self, Wish};
@@ -20,7 +19,7 @@ use super::endpoint::Endpoint;
 use super::pool::{EndpointPool, WorkerPools};
 use super::resolve::EndpointSet;
 use crate::error::{GatewayError, Reason};
-use crate::message::{Exchange, Request};
+use crate::message::{Exchange, Request, key};
 
 /// What a consistent hash is taken of.
 #[derive(Debug)]
@@ -45,19 +44,9 @@ impl HashKey {
                 let value = request.headers().get(name)?;
                 Some(balance::hash(value.as_bytes()))
             }
-            HashKey::Cookie(name) => cookie(request, name).map(balance::hash),
+            HashKey::Cookie(name) => key::cookie(request, name).map(balance::hash),
         }
     }
-}
-
-fn cookie<'a>(request: &'a Request, name: &str) -> Option<&'a [u8]> {
-    let lines = request.headers().get_all(COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
-    let mut values = pairs.filter_map(|pair| {
-        let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
-        value.strip_prefix(b"=")
-    });
-    values.next()
 }
 
 /// An endpoint with this worker's connections to it.

@@ -24,7 +24,7 @@ use super::send::{Further, Stale};
 use crate::clock;
 use crate::error::{Again, GatewayError, Reason};
 use crate::message::exchange::Upgrading;
-use crate::message::replay::Replay;
+use crate::message::replay::{Replay, is_idempotent};
 use crate::message::{Exchange, Request, Response};
 use crate::telemetry::handles::{RetryDenied, UpstreamCells, UpstreamMetrics};
 
@@ -149,14 +149,6 @@ impl Head {
     fn asked(&self) -> Option<SocketAddr> {
         self.exchange.as_ref().and_then(|e| e.notes().endpoint)
     }
-}
-
-/// Methods that may be repeated without harm (RFC 9110 9.2.2).
-pub(super) fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
 }
 
 /// What is thought of a try.

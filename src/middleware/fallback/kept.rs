@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 
 use crate::error::{Again, GatewayError, Side};
-use crate::message::replay::Replay;
+use crate::message::replay::{Replay, is_idempotent};
 use crate::message::{Body, Exchange, Request, Response};
 
 /// A request, kept.
@@ -21,52 +21,17 @@ pub(super) struct Kept {
     body: Replay,
 }
 
-/// What went wrong below.
-pub(super) enum Failure {
-    /// It failed, or was refused.
-    Error(GatewayError),
-    /// An upstream answered with 5xx.
-    Answer(Response),
-}
+/// What came of it below.
+pub(super) type Outcome = Result<Response, GatewayError>;
 
-impl From<Result<Response, GatewayError>> for Failure {
-    fn from(outcome: Result<Response, GatewayError>) -> Self {
-        match outcome {
-            Ok(response) => Failure::Answer(response),
-            Err(error) => Failure::Error(error),
-        }
-    }
-}
-
-impl Failure {
-    /// As it would have been without a ladder.
-    pub(super) fn outcome(self) -> Result<Response, GatewayError> {
-        match self {
-            Failure::Error(error) => Err(error),
-            Failure::Answer(response) => Ok(response),
-        }
-    }
-
-    /// The status of the upstream's answer, if there was one.
-    pub(super) fn received(&self) -> Option<StatusCode> {
-        match self {
-            Failure::Error(_) => None,
-            Failure::Answer(response) => Some(response.status()),
-        }
-    }
-
-    /// No upstream can have processed the request.
-    fn is_unseen(&self) -> bool {
-        match self {
-            Failure::Answer(_) => false,
-            Failure::Error(error) => {
-                let status = error.reason().status();
-                // The 503s are refusals: no connection, no endpoint, an open breaker.
-                let refused = status == Some(StatusCode::SERVICE_UNAVAILABLE);
-                refused || error.reason().side() == Side::Gateway || error.again() == Again::Always
-            }
-        }
-    }
+/// No upstream can have processed the request.
+fn is_unseen(outcome: &Outcome) -> bool {
+    let Err(error) = outcome else {
+        return false;
+    };
+    // The 503s are refusals: no connection, no endpoint, an open breaker.
+    let refused = error.reason().status() == Some(StatusCode::SERVICE_UNAVAILABLE);
+    refused || error.reason().side() == Side::Gateway || error.again() == Again::Always
 }
 
 fn plain(headers: &HeaderMap) -> HeaderMap {
@@ -97,17 +62,8 @@ impl Kept {
 
     /// The request for another upstream; `None` where it may have been processed already and must
     /// not be repeated, or where part of its body is gone.
-    pub(super) fn again(&self, failure: &Failure) -> Option<Request> {
-        let repeatable = matches!(
-            self.method,
-            Method::GET
-                | Method::HEAD
-                | Method::OPTIONS
-                | Method::TRACE
-                | Method::PUT
-                | Method::DELETE
-        );
-        if !repeatable && !failure.is_unseen() {
+    pub(super) fn again(&self, failure: &Outcome) -> Option<Request> {
+        if !is_idempotent(&self.method) && !is_unseen(failure) {
             return None;
         }
         self.body.again().map(|body| self.request(body))

@@ -14,7 +14,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::kept::{Failure, Kept};
+use super::kept::{Kept, Outcome};
 use super::{Ladder, Way};
 use crate::clock;
 use crate::error::{Cause, GatewayError, Reason, Side};
@@ -150,7 +150,7 @@ where
         let Some(cause) = cause(&outcome, &asked).filter(|cause| serves.has(*cause)) else {
             return Poll::Ready(outcome);
         };
-        let descent = descend(Arc::clone(this.guide), asked, outcome.into(), cause);
+        let descent = descend(Arc::clone(this.guide), asked, outcome, cause);
         this.descent.insert(Box::pin(descent)).as_mut().poll(cx)
     }
 }
@@ -173,7 +173,7 @@ fn cause(outcome: &Result<Response, GatewayError>, asked: &Asked) -> Option<Caus
 async fn descend<U>(
     guide: Arc<Guide<U>>,
     asked: Asked,
-    failure: Failure,
+    failure: Outcome,
     cause: Cause,
 ) -> Result<Response, GatewayError>
 where
@@ -197,7 +197,7 @@ where
             return Ok(response);
         }
     }
-    failure.outcome()
+    failure
 }
 
 impl Asked {
@@ -213,17 +213,17 @@ impl Asked {
         stored?.find(&question, limit)
     }
 
-    fn note(&self, failure: &Failure, cause: Cause, step: Step) {
+    fn note(&self, failure: &Outcome, cause: Cause, step: Step) {
         let Some(exchange) = &self.exchange else {
             return;
         };
         exchange.note(|notes| {
             notes.degraded = Some((cause, step));
-            if let Failure::Error(error) = failure {
+            if let Err(error) = failure {
                 notes.reason = Some(error.reason());
             }
         });
-        if let Failure::Error(error) = failure {
+        if let Err(error) = failure {
             tracing::debug!(reason = error.reason().as_str(), step = step.as_str(), cause = ?error);
         }
     }
@@ -257,7 +257,7 @@ fn uncached(mut response: Response) -> Response {
 /// Says what the answer is, and what of the failure is worth knowing.
 fn mark(
     response: &mut Response,
-    failure: &Failure,
+    failure: &Outcome,
     cause: Cause,
     step: Step,
     told: Option<HeaderValue>,
@@ -270,17 +270,17 @@ fn mark(
     if let Some(value) = told {
         headers.append(proxy_status::NAME, value);
     }
-    if let Failure::Error(error) = failure {
+    if let Err(error) = failure {
         headers.extend(error.fields().iter().cloned());
     }
 }
 
-fn proxy_status_of(failure: &Failure, identity: &str, first: Option<&str>) -> Option<HeaderValue> {
+fn proxy_status_of(failure: &Outcome, identity: &str, first: Option<&str>) -> Option<HeaderValue> {
     match failure {
-        Failure::Error(error) => {
+        Err(error) => {
             let blamed = first.filter(|_| error.reason().side() == Side::Upstream);
             proxy_status::failed(identity, error.reason(), blamed)
         }
-        Failure::Answer(_) => proxy_status::received(identity, failure.received()?, first),
+        Ok(response) => proxy_status::received(identity, response.status(), first),
     }
 }

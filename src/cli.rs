@@ -90,7 +90,7 @@ enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
-    /// Weir before three origins of its own, every policy on, in one process.
+    /// Weir before four origins of its own, every policy on, in one process.
     Demo {
         /// The port to serve on; the admin address takes the next one.
         #[arg(long, env = "WEIR_DEMO_PORT", default_value = "8080")]

@@ -76,10 +76,11 @@ pub fn is_claim(name: &str) -> bool {
 /// A name that only repeats a field of framing or forwarding with `_` for `-`, or that some
 /// program may decode into one: no field in use has a `%`.
 pub fn is_look_alike(name: &str) -> bool {
-    match name.bytes().find(|b| matches!(b, b'_' | b'%')) {
-        None => return false,
-        Some(b'_') if !name.contains('%') => {}
-        Some(_) => return true,
+    if memchr::memchr2(b'_', b'%', name.as_bytes()).is_none() {
+        return false;
+    }
+    if name.contains('%') {
+        return true;
     }
     let plain = name.replace('_', "-");
     is_claim(&plain) || plain == "transfer-encoding" || PROTECTED.contains(&plain.as_str())
@@ -119,28 +120,26 @@ pub fn is_ours(name: &str) -> bool {
 
 /// Takes off what is hop-by-hop, or looks like it, or is ours alone to say, by its name.
 fn strip_hop(headers: &mut HeaderMap) {
+    let usual_names = [&header::CONNECTION, &KEEP_ALIVE, &header::TRANSFER_ENCODING];
     let gone = |name: &HeaderName| {
         let name = name.as_str();
         is_hop(name) || is_look_alike(name) || is_ours(name)
     };
-    let (mut found, mut usual) = (false, true);
-    for name in headers.keys().filter(|name| gone(name)) {
-        found = true;
-        let only = [header::CONNECTION, KEEP_ALIVE, header::TRANSFER_ENCODING];
-        usual &= only.contains(name);
+    let (mut usual, mut odd) = ([false; 3], false);
+    for name in headers.keys() {
+        match usual_names.iter().position(|usual| *usual == name) {
+            Some(at) => usual[at] = true,
+            None => odd |= gone(name),
+        }
     }
-    if !found {
-        return;
+    for (name, _) in usual_names.iter().zip(usual).filter(|(_, found)| *found) {
+        headers.remove(*name);
     }
-    if usual {
-        headers.remove(header::CONNECTION);
-        headers.remove(KEEP_ALIVE);
-        headers.remove(header::TRANSFER_ENCODING);
-        return;
-    }
-    let drop: Vec<HeaderName> = headers.keys().filter(|name| gone(name)).cloned().collect();
-    for name in drop {
-        headers.remove(name);
+    if odd {
+        let drop: Vec<HeaderName> = headers.keys().filter(|name| gone(name)).cloned().collect();
+        for name in drop {
+            headers.remove(name);
+        }
     }
 }
 

@@ -1,34 +1,35 @@
 //! One client connection from its first byte to its last.
 //!
 //! PROXY header, TLS, protocol detection, each under `header_timeout`; then hyper over
-//! [`ClientIo`], with one timer for the whole life of the connection (see `pulse`). On closing,
-//! HTTP/1 answers carry `Connection: close` and an idle connection goes a second later; HTTP/2
-//! gets GOAWAY. At the deadline the connection is cut and its open requests are counted.
+//! [`ClientIo`], with one timer for the whole life of the connection (see `drive`, `pulse`), and
+//! without hyper while an HTTP/1 connection rests. On closing, HTTP/1 answers carry
+//! `Connection: close` and an idle connection goes a second later; HTTP/2 gets GOAWAY. At the
+//! deadline the connection is cut and its open requests are counted.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::detect::{self, Version};
 use super::dispatch::Dispatch;
-use super::drain::{Phase, Signal};
+use super::drain::Signal;
+use super::drive::{End, FINISH, Kind, drive};
 use super::frames::Frames;
 use super::guard::Guard;
 use super::io::{ClientIo, Inspect};
 use super::pulse::Pulse;
+use super::rest::{self, Rest};
 use super::service::Counted;
 use super::slot::Slot;
 use super::socket::{Socket, Taken};
@@ -41,10 +42,6 @@ use crate::message::exchange::TlsFacts;
 use crate::plan::listener::{Limits, ListenerPlan, TlsPlan};
 use crate::telemetry::handles::{ListenerCells, Refused, Violation};
 
-/// Where the timer stands while requests are open and nothing is due.
-const FAR: Duration = Duration::from_secs(3600);
-/// How long hyper has to end a connection it was told to.
-const FINISH: Duration = Duration::from_secs(2);
 const H2_STREAM_WINDOW: u32 = 64 << 10;
 /// h2 lets through half as many bytes of small unread frames, each counted as 256: enough for one
 /// stream's window of the smallest messages.
@@ -226,22 +223,12 @@ where
     let dispatch = Dispatch::new(worker.clone(), plan.clone(), Arc::new(conn), verdict);
     let service = Counted::new(dispatch, pulse.clone(), version == Version::Http1);
     let end = match version {
-        Version::Http1 => {
-            let hyper = http1(&limits).serve_connection(TokioIo::new(io), service);
-            let hyper = pin!(hyper.with_upgrades());
-            run(hyper, |h| h.graceful_shutdown(), false, &pulse, &signal).await
-        }
+        Version::Http1 => speak_http1(io, service, &limits, &pulse, &signal).await,
         Version::H2 => {
             let streams = Streams::new(pulse.clone(), plan.clone(), worker.index);
             let hyper = http2(&limits, streams).serve_connection(TokioIo::new(io), service);
-            run(
-                pin!(hyper),
-                |h| h.graceful_shutdown(),
-                true,
-                &pulse,
-                &signal,
-            )
-            .await
+            let finish = |hyper: Pin<&mut http2::Connection<_, _, _>>| hyper.graceful_shutdown();
+            drive(Box::pin(hyper).as_mut(), finish, Kind::H2, &pulse, &signal).await
         }
     };
     let cells = plan.metrics.of(worker.index);
@@ -251,6 +238,7 @@ where
         }
         End::Done(Ok(())) => pulse.release(),
         End::Done(Err(error)) => count(&error, version, cells),
+        End::Rest => {}
         End::Due { stalled: true } => cells.violations[Violation::Stall as usize].inc(),
         End::Due { stalled: false } => {}
         End::Cut { unfinished } => {
@@ -260,6 +248,47 @@ where
                 .of(worker.index)
                 .drain_aborted_requests;
             cut.add(u64::from(unfinished));
+        }
+    }
+}
+
+/// HTTP/1 from the first byte to the last: hyper while there is something to do, and in between the
+/// connection rests.
+async fn speak_http1<S>(
+    io: ClientIo<S>,
+    service: Counted,
+    limits: &Limits,
+    pulse: &Pulse,
+    signal: &Signal,
+) -> End<hyper::Result<()>>
+where
+    S: AsyncRead + AsyncWrite + Taken + Send + Unpin + 'static,
+{
+    let (mut io, service) = (Box::new(io), Arc::new(service));
+    loop {
+        let (loan, home) = rest::lend(io);
+        let hyper = http1(limits).serve_connection(TokioIo::new(loan), service.clone());
+        // boxed, so that a connection at rest has no room for it
+        let mut hyper = Box::pin(hyper.with_upgrades());
+        let finish =
+            |hyper: Pin<&mut http1::UpgradeableConnection<_, _>>| hyper.graceful_shutdown();
+        let end = drive(hyper.as_mut(), finish, Kind::Http1, pulse, signal).await;
+        drop(hyper);
+        let back = matches!(end, End::Rest).then(|| home.take()).flatten();
+        let Some(back) = back else {
+            return end;
+        };
+        io = back;
+        let rest = pin!(Rest::new(&mut io));
+        let finish = |mut rest: Pin<&mut Rest<'_, S>>| rest.finish();
+        match drive(rest, finish, Kind::Resting, pulse, signal).await {
+            End::Done(Ok(true)) => {}
+            End::Cut { unfinished } => return End::Cut { unfinished },
+            End::Done(_) | End::Rest | End::Due { .. } => {
+                // the client may be gone, and knows when it closes if not
+                drop(tokio::time::timeout(FINISH, io.shutdown()).await);
+                return End::Done(Ok(()));
+            }
         }
     }
 }
@@ -291,114 +320,6 @@ fn http2(limits: &Limits, streams: Streams) -> http2::Builder<Streams> {
         .keep_alive_interval(H2_PING)
         .keep_alive_timeout(H2_PING);
     builder
-}
-
-/// How a connection ended.
-enum End {
-    /// hyper ended it.
-    Done(hyper::Result<()>),
-    /// Nothing came in time. `stalled`: in the middle of a request head or of an answer.
-    Due { stalled: bool },
-    /// The drain deadline passed, with so many requests whose answers had not left.
-    Cut { unfinished: u32 },
-}
-
-/// Drives hyper to its end and keeps the connection's one timer. `finish` tells hyper to end: at
-/// once when closing begins on either side (`polite`: HTTP/2, which says GOAWAY and goes on with its
-/// streams), or
-/// when the connection has been idle until it was due.
-async fn run<C>(
-    mut hyper: Pin<&mut C>,
-    finish: impl Fn(Pin<&mut C>),
-    polite: bool,
-    pulse: &Pulse,
-    signal: &Signal,
-) -> End
-where
-    C: Future<Output = hyper::Result<()>>,
-{
-    let mut closing = pin!(signal.clone().reached(Phase::Closing));
-    let mut aborting = pin!(signal.clone().reached(Phase::Aborting));
-    let mut alarm = Alarm::new(pulse);
-    let mut told = false;
-    poll_fn(|cx| {
-        if let Poll::Ready(outcome) = hyper.as_mut().poll(cx) {
-            return Poll::Ready(End::Done(outcome));
-        }
-        if !pulse.closing() && closing.as_mut().poll(cx).is_ready() {
-            pulse.close();
-        }
-        if polite && !told && pulse.closing() {
-            told = true;
-            finish(hyper.as_mut());
-            cx.waker().wake_by_ref();
-        }
-        if pulse.closing() && aborting.as_mut().poll(cx).is_ready() {
-            let unfinished = pulse.unfinished();
-            return Poll::Ready(End::Cut { unfinished });
-        }
-        while alarm.poll(pulse, cx).is_ready() {
-            if pulse.in_head() || alarm.last_call() {
-                let stalled = pulse.in_head() || pulse.holds();
-                return Poll::Ready(End::Due { stalled });
-            }
-            finish(hyper.as_mut());
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// The one timer of a connection.
-struct Alarm {
-    timer: Pin<Box<Sleep>>,
-    armed: Instant,
-    /// hyper was told to finish; it has until the timer fires again, unless something has come
-    /// meanwhile: after GOAWAY a client may still send what it had sent already.
-    finishing: bool,
-}
-
-impl Alarm {
-    fn new(pulse: &Pulse) -> Self {
-        let armed = pulse.due().unwrap_or_else(far);
-        Alarm {
-            timer: Box::pin(tokio::time::sleep_until(armed.into())),
-            armed,
-            finishing: false,
-        }
-    }
-
-    fn arm(&mut self, at: Instant) {
-        self.armed = at;
-        self.timer.as_mut().reset(at.into());
-    }
-
-    /// Ready when the connection is due.
-    fn poll(&mut self, pulse: &Pulse, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let due = pulse.due().unwrap_or_else(far);
-            if due < self.armed && !self.finishing {
-                self.arm(due);
-            }
-            ready!(self.timer.as_mut().poll(cx));
-            if due <= clock::now() {
-                return Poll::Ready(());
-            }
-            self.finishing = false;
-            self.arm(due);
-        }
-    }
-
-    /// Whether hyper was told to finish already; else the time for that begins.
-    fn last_call(&mut self) -> bool {
-        self.arm(clock::now() + FINISH);
-        std::mem::replace(&mut self.finishing, true)
-    }
-}
-
-fn far() -> Instant {
-    clock::now() + FAR
 }
 
 /// What a failed connection says of its client.

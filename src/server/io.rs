@@ -94,6 +94,7 @@ impl<S> ClientIo<S> {
             Inspect::Heads(guard) => {
                 let pass = guard.inspect(bytes)?;
                 self.pulse.head(guard.in_head());
+                self.pulse.amid(!guard.between() || guard.awaits());
                 Ok(pass)
             }
             Inspect::Frames(frames) => {
@@ -225,6 +226,16 @@ impl<S: AsyncRead + Unpin> ClientIo<S> {
             self.ahead = Bytes::new();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Waits for the first bytes of a connection that rests, and keeps them for hyper; `false` at
+    /// the end of what the client sends.
+    pub(super) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut space = [0u8; 1024];
+        let mut buf = ReadBuf::new(&mut space);
+        ready!(self.fill(cx, &mut buf))?;
+        self.ahead = Bytes::copy_from_slice(buf.filled());
+        Poll::Ready(Ok(!self.ended))
     }
 
     /// Reads away what a client still sends, until it closes or the time is over: to close with

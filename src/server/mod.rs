@@ -8,6 +8,7 @@
 //! * `thread`, `worker`: a worker's thread, and its world
 //! * `bind`, `listener`, `slot`: sockets, accepting, counting
 //! * `connection`: one client, over `proxy_protocol`, `tls`, `detect`, then hyper over `io`
+//! * `drive`, `rest`: a connection's one timer; idle HTTP/1 connections without hyper
 //! * `socket`: what the kernel has taken of an answer
 //! * `guard`, `frames`, `pulse`, `service`: what the IO shows and notes: strict HTTP/1 heads, HTTP/2
 //!   budgets, times, open requests
@@ -23,12 +24,14 @@ mod connection;
 mod detect;
 pub mod dispatch;
 pub mod drain;
+mod drive;
 mod frames;
 pub mod guard;
 mod io;
 mod listener;
 mod proxy_protocol;
 mod pulse;
+mod rest;
 mod service;
 pub mod signals;
 mod slot;

@@ -17,6 +17,9 @@ use crate::telemetry::handles::Violation;
 /// How long an idle connection is kept open once it is to close: a request may be on its way.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
+/// How long an HTTP/1 connection is idle before it goes to rest.
+const REST: Duration = Duration::from_secs(1);
+
 /// What a response body did when it was last polled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Piece {
@@ -46,6 +49,8 @@ pub(super) struct Pulse {
     idle_since: AtomicU64,
     /// When the unfinished head began; 0: there is none.
     head_since: AtomicU64,
+    /// The last byte seen was not the last of a request.
+    amid: AtomicBool,
     /// When closing began; 0: it has not.
     closing_since: AtomicU64,
     released: AtomicBool,
@@ -72,6 +77,7 @@ impl Pulse {
             greeted: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
+            amid: AtomicBool::new(false),
             closing_since: AtomicU64::new(0),
             released: AtomicBool::new(false),
             blamed: AtomicU8::new(0),
@@ -92,6 +98,12 @@ impl Pulse {
             let since = if unfinished { self.elapsed() } else { 0 };
             self.head_since.store(since, Relaxed);
         }
+    }
+
+    /// After each read: whether what was read is only a part of a request, or one that asks to
+    /// leave HTTP.
+    pub(super) fn amid(&self, amid: bool) {
+        self.amid.store(amid, Relaxed);
     }
 
     /// The client has shown what it speaks: from here on it may be idle.
@@ -215,6 +227,17 @@ impl Pulse {
     /// Whether a head has begun and not ended.
     pub(super) fn in_head(&self) -> bool {
         self.head_since.load(Relaxed) != 0
+    }
+
+    /// When an HTTP/1 connection goes to rest if nothing happens until then; `None` while anything
+    /// is under way or it is to close.
+    pub(super) fn rest_due(&self) -> Option<Instant> {
+        let under_way = self.unfinished() > 0 || self.in_head() || self.amid.load(Relaxed);
+        if under_way || self.closing() || !self.greeted.load(Relaxed) {
+            return None;
+        }
+        let idle = Duration::from_nanos(self.idle_since.load(Relaxed));
+        Some(self.opened + idle + REST)
     }
 
     /// When the connection must be closed if nothing happens until then; `None` while requests

@@ -289,7 +289,8 @@ impl Default for TimeoutsConfig {
 pub struct PoolConfig {
     /// Connections open at once, over all workers and endpoints. Default 1024.
     pub max_connections: Located<u32>,
-    /// Idle ones kept for each endpoint and worker. Default 128; 0 keeps none.
+    /// Idle ones kept for each endpoint and worker, once a burst is over for a second. Default 128;
+    /// 0 keeps none.
     pub max_idle: u32,
     /// Idle ones are closed after this; keep it below the upstream's own. Default `"55s"`.
     pub idle_timeout: Located<Time>,

@@ -89,12 +89,13 @@ impl WorkerPools {
         self.pools.lock().retain(|key, pool| {
             if !pool.is_empty() {
                 let upstream = upstreams.get_key_value(&key.upstream);
-                let in_use = upstream.is_some_and(|(name, upstream)| {
+                let in_use = upstream.filter(|(name, upstream)| {
                     let endpoints = known.entry(name).or_insert_with(|| upstream.endpoints());
                     endpoints.contains(&(key.address, key.identity))
                 });
-                if !in_use {
-                    pool.close_idle(PoolClose::Drain);
+                match in_use {
+                    Some((_, upstream)) => pool.shrink(upstream.config.pool.max_idle as usize, now),
+                    None => pool.close_idle(PoolClose::Drain),
                 }
             }
             pool.expire(now);
@@ -151,6 +152,9 @@ pub(super) struct EndpointPool {
 /// One in so many connections that come back goes to whoever has waited longest on any worker, so
 /// that no worker keeps all of them to itself.
 const SHARED_RETURN: u32 = 4;
+
+/// How long connections above `max_idle` stay after their last use.
+const BURST: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Connections {
@@ -362,13 +366,30 @@ impl EndpointPool {
         // Since the answer began, others may have come.
         let awaited = keep.awaited.max(self.caps.waiting());
         let waited_for = here > 0 && !(awaited > here && self.is_shared_return());
-        let room = connections.idle.len() < keep.max_idle && awaited == 0;
+        // More than `max_idle` stay until `shrink` finds that the burst is over: a client with many
+        // streams would otherwise have half of them connect anew.
+        let room = keep.max_idle > 0 && awaited == 0;
         if (waited_for || room) && self.caps.owed() == 0 {
             connections.idle.push(idle);
             self.cells().pool_idle.inc();
             self.returned.notify_one();
         } else {
             idle.task.abort();
+            self.closed(PoolClose::Cap);
+        }
+    }
+
+    /// Closes those above `max_idle` that nothing has used for a while, the oldest first.
+    fn shrink(&self, max_idle: usize, now: Instant) {
+        let mut connections = self.connections.lock();
+        let over = connections.idle.len().saturating_sub(max_idle);
+        let unused = |idle: &&Idle| now.saturating_duration_since(idle.since) >= BURST;
+        // They come back in order: the first have waited longest.
+        let closed = connections.idle.iter().take(over).take_while(unused);
+        let closed = closed.count();
+        for idle in connections.idle.drain(..closed) {
+            idle.task.abort();
+            self.cells().pool_idle.dec();
             self.closed(PoolClose::Cap);
         }
     }

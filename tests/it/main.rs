@@ -38,6 +38,7 @@ mod operator;
 mod rate_limits;
 mod reload;
 mod request_line;
+mod resting;
 mod retries;
 mod shed;
 mod slow_readers;

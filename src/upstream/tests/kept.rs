@@ -1,6 +1,8 @@
 //! What is kept over reloads and what a wait may blame on whom.
 //! Each of these went wrong once under load or over a reload.
 
+use std::time::Duration;
+
 use super::*;
 
 /// Takes the first request of each connection and never answers.
@@ -152,4 +154,27 @@ async fn an_endpoint_that_is_used_again_begins_without_its_past() {
         bench.get().await.expect("an answer");
     }
     assert!(one.requests.load(SeqCst) >= 5, "it gets traffic again");
+}
+
+#[tokio::test]
+async fn connections_of_a_burst_stay_until_it_is_over() {
+    let origin = origin(answer_always).await;
+    let bench = bench(&[origin.address], "pool = { max_idle = 2 }");
+    for _ in 0..3 {
+        let (a, b, c) = tokio::join!(bench.get(), bench.get(), bench.get());
+        assert!(a.is_ok() && b.is_ok() && c.is_ok());
+        tokio::task::yield_now().await;
+    }
+    let cells = bench.metrics.of(0);
+    assert_eq!((cells.checkouts_new.get(), cells.pool_idle.get()), (3, 3));
+    let (name, upstream) = (
+        Arc::clone(&bench.upstream.name),
+        Arc::clone(&bench.upstream),
+    );
+    let known = std::collections::BTreeMap::from([(name, upstream)]);
+    let now = crate::clock::now();
+    bench.pools.housekeep(now, &known);
+    assert_eq!(cells.pool_idle.get(), 3);
+    bench.pools.housekeep(now + Duration::from_secs(2), &known);
+    assert_eq!(cells.pool_idle.get(), 2);
 }

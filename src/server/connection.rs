@@ -103,14 +103,20 @@ pub(super) async fn serve(accepted: Accepted) {
     };
     let Some(tls) = place.plan.tls.clone() else {
         if let Ok((version, ahead)) = detect(&mut stream, &place, deadline).await {
-            speak(Socket::new(stream), version, ahead, conn, place).await;
+            let spoken = Spoken::new(Socket::new(stream), version, ahead, conn, place);
+            spoken.to_the_end().await;
         }
         return;
     };
-    if let Ok((stream, facts)) = handshake(stream, &tls, &place, deadline).await {
+    // Boxed, with its result as small: the room would be this connection's to its end.
+    let shaken = Box::pin(async move {
+        let (stream, facts) = handshake(stream, &tls, &place, deadline).await?;
         let version = tls::version(&stream).unwrap_or(place.default_version());
         conn.tls = Some(facts);
-        speak(stream, version, Bytes::new(), conn, place).await;
+        io::Result::Ok(Spoken::new(stream, version, Bytes::new(), conn, place))
+    });
+    if let Ok(spoken) = shaken.await {
+        spoken.to_the_end().await;
     }
 }
 
@@ -133,7 +139,8 @@ async fn introduce(
             Err(io::ErrorKind::PermissionDenied.into())
         }
     };
-    let read = within(deadline, read).await;
+    // boxed: few connections have one, and none has it for long
+    let read = within(deadline, Box::pin(read)).await;
     let refused = &place.cells().refused[Refused::ProxyHeader as usize];
     let (peer, local) = read
         .inspect_err(|_| refused.inc())?
@@ -186,110 +193,123 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>)
     }
 }
 
-/// HTTP, from the first byte to the last.
-async fn speak<S>(stream: S, version: Version, ahead: Bytes, conn: Conn, place: Place)
-where
-    S: AsyncRead + AsyncWrite + Taken + Send + Unpin + 'static,
-{
-    let limits = place.plan.limits;
-    let pulse = Arc::new(Pulse::new(&limits, version == Version::H2));
-    let (inspect, verdict) = match version {
-        Version::Http1 => {
-            place.cells().http1.inc();
-            let guard = Guard::new(limits.header_bytes);
-            let verdict = guard.verdict();
-            (Inspect::Heads(guard), Some(verdict))
-        }
-        Version::H2 => {
-            place.cells().h2.inc();
-            (Inspect::Frames(Frames::default()), None)
-        }
-    };
-    let Place {
-        plan,
-        worker,
-        signal,
-        slot,
-        ..
-    } = place;
-    let io = ClientIo::new(
-        stream,
-        ahead,
-        inspect,
-        pulse.clone(),
-        limits.write_timeout,
-        slot,
-    );
-    let dispatch = Dispatch::new(worker.clone(), plan.clone(), Arc::new(conn), verdict);
-    let service = Counted::new(dispatch, pulse.clone(), version == Version::Http1);
-    let end = match version {
-        Version::Http1 => speak_http1(io, service, &limits, &pulse, &signal).await,
-        Version::H2 => {
-            let streams = Streams::new(pulse.clone(), plan.clone(), worker.index);
-            let hyper = http2(&limits, streams).serve_connection(TokioIo::new(io), service);
-            let finish = |hyper: Pin<&mut http2::Connection<_, _, _>>| hyper.graceful_shutdown();
-            drive(Box::pin(hyper).as_mut(), finish, Kind::H2, &pulse, &signal).await
-        }
-    };
-    let cells = plan.metrics.of(worker.index);
-    match end {
-        End::Done(_) if let Some(violation) = pulse.blamed() => {
-            cells.violations[violation as usize].inc();
-        }
-        End::Done(Ok(())) => pulse.release(),
-        End::Done(Err(error)) => count(&error, version, cells),
-        End::Rest => {}
-        End::Due { stalled: true } => cells.violations[Violation::Stall as usize].inc(),
-        End::Due { stalled: false } => {}
-        End::Cut { unfinished } => {
-            let cut = &worker
-                .metrics
-                .worker
-                .of(worker.index)
-                .drain_aborted_requests;
-            cut.add(u64::from(unfinished));
-        }
-    }
+/// A connection whose version is known, and what serves it.
+struct Spoken<S> {
+    version: Version,
+    io: Box<ClientIo<S>>,
+    service: Arc<Counted>,
+    plan: Arc<ListenerPlan>,
+    worker: Arc<Worker>,
+    pulse: Arc<Pulse>,
+    signal: Signal,
 }
 
-/// HTTP/1 from the first byte to the last: hyper while there is something to do, and in between the
-/// connection rests.
-async fn speak_http1<S>(
-    io: ClientIo<S>,
-    service: Counted,
-    limits: &Limits,
-    pulse: &Pulse,
-    signal: &Signal,
-) -> End<hyper::Result<()>>
+impl<S> Spoken<S>
 where
     S: AsyncRead + AsyncWrite + Taken + Send + Unpin + 'static,
 {
-    let (mut io, service) = (Box::new(io), Arc::new(service));
-    loop {
-        let (loan, home) = rest::lend(io);
-        let hyper = http1(limits).serve_connection(TokioIo::new(loan), service.clone());
-        // boxed, so that a connection at rest has no room for it
-        let mut hyper = Box::pin(hyper.with_upgrades());
-        let finish =
-            |hyper: Pin<&mut http1::UpgradeableConnection<_, _>>| hyper.graceful_shutdown();
-        let end = drive(hyper.as_mut(), finish, Kind::Http1, pulse, signal).await;
-        drop(hyper);
-        let back = matches!(end, End::Rest).then(|| home.take()).flatten();
-        let Some(back) = back else {
-            return end;
+    fn new(stream: S, version: Version, ahead: Bytes, conn: Conn, place: Place) -> Self {
+        let Place {
+            plan,
+            worker,
+            signal,
+            slot,
+            ..
+        } = place;
+        let limits = plan.limits;
+        let pulse = Arc::new(Pulse::new(&limits, version == Version::H2));
+        let cells = plan.metrics.of(worker.index);
+        let (inspect, verdict) = match version {
+            Version::Http1 => {
+                cells.http1.inc();
+                let guard = Guard::new(limits.header_bytes);
+                let verdict = guard.verdict();
+                (Inspect::Heads(guard), Some(verdict))
+            }
+            Version::H2 => {
+                cells.h2.inc();
+                (Inspect::Frames(Frames::default()), None)
+            }
         };
-        io = back;
-        let rest = pin!(Rest::new(&mut io));
-        let finish = |mut rest: Pin<&mut Rest<'_, S>>| rest.finish();
-        match drive(rest, finish, Kind::Resting, pulse, signal).await {
-            End::Done(Ok(true)) => {}
-            End::Cut { unfinished } => return End::Cut { unfinished },
-            End::Done(_) | End::Rest | End::Due { .. } => {
-                // the client may be gone, and knows when it closes if not
-                drop(tokio::time::timeout(FINISH, io.shutdown()).await);
-                return End::Done(Ok(()));
+        let wait = limits.write_timeout;
+        let io = ClientIo::new(stream, ahead, inspect, pulse.clone(), wait, slot);
+        let dispatch = Dispatch::new(worker.clone(), plan.clone(), Arc::new(conn), verdict);
+        let service = Counted::new(dispatch, pulse.clone(), version == Version::Http1);
+        Spoken {
+            version,
+            io: Box::new(io),
+            service: Arc::new(service),
+            plan,
+            worker,
+            pulse,
+            signal,
+        }
+    }
+
+    /// HTTP, from the first byte to the last.
+    async fn to_the_end(self) {
+        let version = self.version;
+        let (pulse, plan) = (self.pulse.clone(), self.plan.clone());
+        let worker = self.worker.clone();
+        let end = match version {
+            Version::Http1 => self.http1().await,
+            Version::H2 => self.h2().await,
+        };
+        let cells = plan.metrics.of(worker.index);
+        match end {
+            End::Done(_) if let Some(violation) = pulse.blamed() => {
+                cells.violations[violation as usize].inc();
+            }
+            End::Done(Ok(())) => pulse.release(),
+            End::Done(Err(error)) => count(&error, version, cells),
+            End::Rest | End::Due { stalled: false } => {}
+            End::Due { stalled: true } => cells.violations[Violation::Stall as usize].inc(),
+            End::Cut { unfinished } => {
+                let worker = worker.metrics.worker.of(worker.index);
+                worker.drain_aborted_requests.add(u64::from(unfinished));
             }
         }
+    }
+
+    /// hyper while there is something to do; in between the connection rests.
+    async fn http1(self) -> End<hyper::Result<()>> {
+        let (mut io, pulse, signal) = (self.io, &*self.pulse, &self.signal);
+        loop {
+            let (loan, home) = rest::lend(io);
+            let hyper = http1(&self.plan.limits);
+            let hyper = hyper.serve_connection(TokioIo::new(loan), self.service.clone());
+            // boxed, so that a connection at rest has no room for it
+            let mut hyper = Box::pin(hyper.with_upgrades());
+            let finish =
+                |hyper: Pin<&mut http1::UpgradeableConnection<_, _>>| hyper.graceful_shutdown();
+            let end = drive(hyper.as_mut(), finish, Kind::Http1, pulse, signal).await;
+            drop(hyper);
+            let back = matches!(end, End::Rest).then(|| home.take()).flatten();
+            let Some(back) = back else {
+                return end;
+            };
+            io = back;
+            let rest = pin!(Rest::new(&mut io));
+            let finish = |mut rest: Pin<&mut Rest<'_, S>>| rest.finish();
+            match drive(rest, finish, Kind::Resting, pulse, signal).await {
+                End::Done(Ok(true)) => {}
+                End::Cut { unfinished } => return End::Cut { unfinished },
+                End::Done(_) | End::Rest | End::Due { .. } => {
+                    // the client may be gone, and knows when it closes if not
+                    drop(tokio::time::timeout(FINISH, io.shutdown()).await);
+                    return End::Done(Ok(()));
+                }
+            }
+        }
+    }
+
+    async fn h2(self) -> End<hyper::Result<()>> {
+        let (pulse, signal) = (&self.pulse, &self.signal);
+        let streams = Streams::new(pulse.clone(), self.plan.clone(), self.worker.index);
+        let hyper = http2(&self.plan.limits, streams);
+        let mut hyper = Box::pin(hyper.serve_connection(TokioIo::new(*self.io), self.service));
+        let finish = |hyper: Pin<&mut http2::Connection<_, _, _>>| hyper.graceful_shutdown();
+        drive(hyper.as_mut(), finish, Kind::H2, pulse, signal).await
     }
 }
 

@@ -53,6 +53,9 @@ pub struct Variant {
     selected: Selected,
     /// The coding class of the request, where it counts.
     class: Option<Class>,
+    /// It is in a coding that its own request did not take either: no request of that class gets
+    /// anything better.
+    unasked: bool,
 }
 
 /// What a request's Accept-Encoding comes to.
@@ -78,9 +81,11 @@ impl Variant {
         let before = names.len();
         names.retain(|name| *name != header::ACCEPT_ENCODING);
         let coded = names.len() < before || fields.contains_key(header::CONTENT_ENCODING);
+        let (accepted, class) = Class::of(asked);
         Some(Variant {
-            selected: Selected::of(&names, asked),
-            class: coded.then(|| Class::of(asked).1),
+            selected: Selected::of(&names, asked).speaking(asked, fields),
+            class: coded.then_some(class),
+            unasked: !accepted.suits(fields),
         })
     }
 
@@ -88,7 +93,7 @@ impl Variant {
     pub fn suits(&self, fields: &HeaderMap, asked: &HeaderMap) -> bool {
         let coding = self.class.is_none_or(|class| {
             let (accepted, asks) = Class::of(asked);
-            asks == class && accepted.suits(fields)
+            asks == class && (self.unasked || accepted.suits(fields))
         });
         coding && self.selected.matches(asked)
     }
@@ -270,6 +275,11 @@ impl Object {
         let entries: Vec<_> = entries.collect();
         let pulse = Some(Arc::clone(&self.pulse));
         (!entries.is_empty()).then(|| Object::new(self.parts.clone(), entries, pulse))
+    }
+
+    /// How many of the answers are so.
+    pub fn count(&self, so: impl Fn(&Entry) -> bool) -> u64 {
+        self.entries.iter().filter(|entry| so(entry)).count() as u64
     }
 
     fn new(parts: Box<[u8]>, entries: Vec<Arc<Entry>>, pulse: Option<Arc<Pulse>>) -> Object {

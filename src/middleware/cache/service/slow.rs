@@ -83,6 +83,10 @@ where
     S::Future: Send,
 {
     async fn go(mut self, request: Request) -> Answer {
+        let found = self.look.found.entry.as_ref();
+        if found.is_some_and(|entry| entry.head.terms.is_spent(self.look.now)) {
+            self.desk.store.spent(&self.look.key);
+        }
         // A part of what is not stored is the client's own affair, and HEAD fills nothing.
         let part = self.look.special
             && self.look.found.entry.is_none()

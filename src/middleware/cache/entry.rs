@@ -385,6 +385,40 @@ mod tests {
         }
     }
 
+    fn fields(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let named = |(name, value): &(&'static str, &'static str)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        lines.iter().map(named).collect()
+    }
+
+    #[test]
+    fn rfc9111_4_an_answer_in_a_coding_that_nobody_asked_for_is_for_all_who_ask_alike() {
+        let asks = |list| fields(&[("accept-encoding", list)]);
+        let answer = fields(&[("content-encoding", "aws-chunked")]);
+        let variant = Variant::of(&answer, &asks("gzip, deflate")).expect("for others");
+        assert!(variant.suits(&answer, &asks("deflate, gzip")));
+        assert!(!variant.suits(&answer, &asks("br")));
+        // Whoever took the coding may be the only one who does.
+        let answer = fields(&[("content-encoding", "gzip")]);
+        let variant = Variant::of(&answer, &asks("br, gzip")).expect("for others");
+        assert!(variant.suits(&answer, &asks("gzip, br")));
+        assert!(!variant.suits(&answer, &asks("br")));
+    }
+
+    #[test]
+    fn rfc9110_12_5_4_an_answer_is_for_who_likes_its_language_best() {
+        let asks = |list| fields(&[("accept-language", list)]);
+        let answer = fields(&[("vary", "accept-language"), ("content-language", "de")]);
+        let variant = Variant::of(&answer, &asks("en, de")).expect("for others");
+        assert!(variant.suits(&answer, &asks("fr;q=0.5, de;q=1.0")));
+        assert!(!variant.suits(&answer, &asks("en")));
+        assert!(!variant.suits(&answer, &asks("fr, de")));
+    }
+
     #[test]
     fn a_failing_origin_is_left_alone_for_longer_each_time() {
         let (pulse, start) = (Pulse::default(), crate::clock::now());

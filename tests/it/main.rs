@@ -18,6 +18,7 @@ mod cases;
 mod compress;
 mod concurrency;
 mod config;
+mod cool_downs;
 mod docs;
 mod explain;
 mod fallback;

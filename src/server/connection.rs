@@ -212,6 +212,8 @@ where
         slot,
         ..
     } = place;
+    let conn = Arc::new(conn);
+    let interims = (version == Version::Http1).then(|| conn.interims.clone());
     let io = ClientIo::new(
         stream,
         ahead,
@@ -220,8 +222,12 @@ where
         limits.write_timeout,
         slot,
     );
-    let dispatch = Dispatch::new(worker.clone(), plan.clone(), Arc::new(conn), verdict);
-    let service = Counted::new(dispatch, pulse.clone(), version == Version::Http1);
+    let io = match &interims {
+        Some(interims) => io.between(interims.clone()),
+        None => io,
+    };
+    let dispatch = Dispatch::new(worker.clone(), plan.clone(), conn, verdict);
+    let service = Counted::new(dispatch, pulse.clone(), interims);
     let end = match version {
         Version::Http1 => speak_http1(io, service, &limits, &pulse, &signal).await,
         Version::H2 => {

@@ -32,6 +32,7 @@ mod h2_semantics;
 mod harness;
 mod hops;
 mod hostile;
+mod interim;
 mod kill;
 mod leaving;
 mod lifecycle;

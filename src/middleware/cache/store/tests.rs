@@ -212,6 +212,27 @@ async fn an_answer_is_found_from_its_last_byte_on_whenever_it_comes_to_be_stored
     task.abort();
 }
 
+#[test]
+fn i30_nobody_boards_for_an_answer_whose_tag_was_purged_before_it_was_stored() {
+    let store = store(64 << 20);
+    let board = |key: &Key| {
+        let about = || About::new("h/".into(), [1].into(), store.epoch());
+        store
+            .flights
+            .board(key, 0, None, |about| store.is_alive(about), about)
+    };
+    let key = key(&store, "/");
+    let Seat::Leader(flight) = board(&key) else {
+        panic!("the first");
+    };
+    let entry = entry(&store, "tag", "v", 10);
+    store.put(key.clone(), entry, flight, Source::Fetched);
+    assert!(matches!(board(&key), Seat::Waiter(_)));
+    let mark = tags::of_url(&store.secrets, "tag");
+    store.purge(Purge::Mark(mark), Purged::Tag);
+    assert!(matches!(board(&key), Seat::Leader(_)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_nothing_can_be_done_with_is_let_go_as_expired() {
     let store = store(1 << 20);

@@ -71,6 +71,18 @@ fn d05_interim_answers_stand_before_their_own_answer_however_requests_come() {
 }
 
 #[test]
+fn d05_interim_answers_come_also_on_a_connection_that_has_rested() {
+    let (_origin, gateway) = before_each(HINTS);
+    let mut raw = Raw::connect(gateway.web());
+    for pause in [0, 1_500] {
+        std::thread::sleep(Duration::from_millis(pause));
+        raw.send("GET /a HTTP/1.1\r\nHost: t.test\r\n\r\n");
+        assert_eq!(head(&mut raw).status(), 103);
+        assert_eq!(raw.response().text(), "/a");
+    }
+}
+
+#[test]
 fn d05_a_client_of_http_1_0_gets_no_interim_answer() {
     let (_origin, gateway) = before_each(HINTS);
     let mut raw = Raw::connect(gateway.web());

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 
+use super::Interims;
 use super::sketch::Sketch;
 use crate::error::{Cause, Reason};
 
@@ -33,6 +34,8 @@ pub struct Conn {
     pub trusted: bool,
     /// What TLS said, on a TLS listener.
     pub tls: Option<TlsFacts>,
+    /// Interim answers on their way to the client, on HTTP/1.
+    pub interims: Arc<Interims>,
 }
 
 impl Conn {
@@ -54,6 +57,7 @@ impl Conn {
             local,
             trusted,
             tls,
+            interims: Arc::default(),
         }
     }
 
@@ -87,6 +91,9 @@ pub struct Exchange {
     pub sketch: Sketch,
     /// The route's `timeout`: from the request's last byte to the response headers.
     pub timeout: Duration,
+    /// Which request of its connection it is, counted from 1; 0 if the client cannot be sent interim
+    /// answers, or if nobody waits for the answer.
+    turn: u64,
     asked_host: OnceLock<HeaderValue>,
     received: AtomicU64,
     uploading: AtomicBool,
@@ -167,6 +174,7 @@ impl Exchange {
             id,
             sketch,
             timeout,
+            turn: 0,
             asked_host: OnceLock::new(),
             received: AtomicU64::new(0),
             uploading: AtomicBool::new(false),
@@ -175,6 +183,23 @@ impl Exchange {
             held: Mutex::default(),
             tunnel: OnceLock::new(),
         }
+    }
+
+    /// It is this request of its connection, counted from 1, and takes interim answers.
+    #[must_use]
+    pub fn in_turn(mut self, turn: u64) -> Self {
+        self.turn = turn;
+        self
+    }
+
+    /// Whether interim answers can be passed on.
+    pub fn takes_interims(&self) -> bool {
+        self.turn > 0
+    }
+
+    /// Passes an interim answer on to the client.
+    pub fn interim(&self, status: StatusCode, fields: &HeaderMap) {
+        self.conn.interims.pass(self.turn, status, fields);
     }
 
     /// The request becomes a tunnel, whose bytes are counted by `meter`; the first one counts.

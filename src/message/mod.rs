@@ -13,6 +13,7 @@
 //! * `key`: what a policy tells clients apart by
 //! * `proxy_status`: what we say of a failure
 //! * `sketch`: which fields are there that some layer looks for
+//! * `interim`: 1xx on their way to a client
 //! * `hop`: hop-by-hop fields, Via, Forwarded and X-Forwarded-*
 
 pub mod body;
@@ -20,6 +21,7 @@ pub mod coding;
 pub mod exchange;
 pub mod fixed;
 pub mod hop;
+pub mod interim;
 pub mod key;
 pub mod proxy_status;
 pub mod replay;
@@ -28,6 +30,7 @@ pub mod target;
 
 pub use body::Body;
 pub use exchange::{Conn, Exchange};
+pub use interim::Interims;
 
 /// A request on its way up.
 pub type Request = http::Request<Body>;

@@ -232,9 +232,15 @@ where
             }
         };
         let wait = limits.write_timeout;
+        let conn = Arc::new(conn);
+        let interims = (version == Version::Http1).then(|| conn.interims.clone());
         let io = ClientIo::new(stream, ahead, inspect, pulse.clone(), wait, slot);
-        let dispatch = Dispatch::new(worker.clone(), plan.clone(), Arc::new(conn), verdict);
-        let service = Counted::new(dispatch, pulse.clone(), version == Version::Http1);
+        let io = match &interims {
+            Some(interims) => io.between(interims.clone()),
+            None => io,
+        };
+        let dispatch = Dispatch::new(worker.clone(), plan.clone(), conn, verdict);
+        let service = Counted::new(dispatch, pulse.clone(), interims);
         Spoken {
             version,
             io: Box::new(io),

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use http::HeaderValue;
 use http::request::Parts;
+use http::{HeaderValue, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -94,6 +94,14 @@ impl Dispatch {
         found.map_or(Ok(()), |(violation, reason)| Err((reason, violation)))
     }
 
+    /// The number of a request that interim answers can be sent to.
+    fn turn(&self, parts: &Parts) -> u64 {
+        match self.verdict.is_some() && parts.version == Version::HTTP_11 {
+            true => self.requests.load(Relaxed),
+            false => 0,
+        }
+    }
+
     fn exchange(
         &self,
         parts: &Parts,
@@ -114,7 +122,8 @@ impl Dispatch {
             Way::Route(route) => view.plan.routes[*route].timeout,
             Way::Refused(_) => view.plan.none.timeout,
         };
-        Exchange::new(conn.clone(), clock::now(), client, id, sketch, timeout)
+        let exchange = Exchange::new(conn.clone(), clock::now(), client, id, sketch, timeout);
+        exchange.in_turn(self.turn(parts))
     }
 }
 

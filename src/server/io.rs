@@ -4,7 +4,7 @@
 //! guard or the frame counter, notes in the pulse where a head begins and ends, cuts a client that
 //! takes nothing of its answer for `write_timeout`, and closes without losing the last answer. It
 //! holds the connection's [`Slot`], so that a tunnel counts until its end. Bytes are never changed,
-//! save for the end of a request line that is too long.
+//! save for the end of a request line that is too long; between two answers interim ones are written.
 
 use std::future::Future;
 use std::io;
@@ -24,6 +24,7 @@ use super::slot::Slot;
 use super::socket::Taken;
 use crate::clock;
 use crate::gather;
+use crate::message::Interims;
 use crate::telemetry::handles::Violation;
 
 /// What a stalled client must take of each answer within `write_timeout` not to be cut.
@@ -52,6 +53,10 @@ pub(super) struct ClientIo<S> {
     linger: Option<Pin<Box<Sleep>>>,
     ended: bool,
     shut: bool,
+    /// Written where hyper writes nothing.
+    interims: Option<Arc<Interims>>,
+    /// What is left of them to write.
+    interim: Bytes,
     _slot: Slot,
 }
 
@@ -84,8 +89,16 @@ impl<S> ClientIo<S> {
             linger: None,
             ended: false,
             shut: false,
+            interims: None,
+            interim: Bytes::new(),
             _slot: slot,
         }
+    }
+
+    /// Interim answers are written between the others.
+    pub(super) fn between(mut self, interims: Arc<Interims>) -> Self {
+        self.interims = Some(interims);
+        self
     }
 
     /// Shows new bytes to whoever looks at them; says how many may pass.
@@ -211,6 +224,38 @@ impl<S: Taken> ClientIo<S> {
     }
 }
 
+impl<S: AsyncWrite + Taken + Unpin> ClientIo<S> {
+    /// Writes the interim answers that have come: only where hyper has nothing to write, so never
+    /// within another answer. Whoever holds the final one back is woken.
+    fn write_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let waiting = self.interims.as_ref().filter(|interims| interims.any());
+        let Some(interims) = waiting.cloned() else {
+            return Poll::Ready(Ok(()));
+        };
+        loop {
+            ready!(self.rest_of_interim(cx))?;
+            match interims.next() {
+                Some(next) => self.interim = next.into(),
+                None => break,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Ready(Ok(()))
+    }
+
+    /// One that was begun is written to its end before anything else is.
+    fn rest_of_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let outcome = Pin::new(&mut self.stream).poll_write(cx, &self.interim);
+            match ready!(self.wrote(cx, outcome))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                taken => self.interim.advance(taken),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + Unpin> ClientIo<S> {
     fn fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
@@ -313,6 +358,7 @@ impl<S: AsyncRead + AsyncWrite + Taken + Unpin> AsyncWrite for ClientIo<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.rest_of_interim(cx))?;
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(cx, outcome)
     }
@@ -322,6 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Taken + Unpin> AsyncWrite for ClientIo<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.rest_of_interim(cx))?;
         let outcome = gather::poll_write(Pin::new(&mut self.stream), cx, bufs);
         self.wrote(cx, outcome)
     }
@@ -331,6 +378,7 @@ impl<S: AsyncRead + AsyncWrite + Taken + Unpin> AsyncWrite for ClientIo<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.write_interims(cx))?;
         match Pin::new(&mut self.stream).poll_flush(cx) {
             Poll::Pending => self.stalled(cx),
             ready => {

@@ -20,7 +20,7 @@ use pin_project_lite::pin_project;
 
 use super::dispatch::Dispatch;
 use super::pulse::{Piece, Pulse};
-use crate::message::Body;
+use crate::message::{Body, Interims};
 
 /// The largest piece of a body on HTTP/2: one frame.
 const PIECE: usize = 16 << 10;
@@ -29,16 +29,17 @@ const PIECE: usize = 16 << 10;
 pub(super) struct Counted {
     inner: Dispatch,
     pulse: Arc<Pulse>,
-    /// Whether an answer may carry `Connection: close`.
-    http1: bool,
+    /// What leaves before an answer, on HTTP/1.
+    interims: Option<Arc<Interims>>,
 }
 
 impl Counted {
-    pub(super) fn new(inner: Dispatch, pulse: Arc<Pulse>, http1: bool) -> Self {
+    /// `interims`: of an HTTP/1 connection.
+    pub(super) fn new(inner: Dispatch, pulse: Arc<Pulse>, interims: Option<Arc<Interims>>) -> Self {
         Counted {
             inner,
             pulse,
-            http1,
+            interims,
         }
     }
 }
@@ -67,7 +68,8 @@ impl Service<http::Request<Incoming>> for Counted {
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         Answer {
             open: Some(Open::new(&self.pulse)),
-            http1: self.http1,
+            interims: self.interims.clone(),
+            held: None,
             inner: self.inner.call(request),
         }
     }
@@ -77,9 +79,38 @@ pin_project! {
     /// The answer to one request.
     pub(super) struct Answer<F> {
         open: Option<Open>,
-        http1: bool,
+        interims: Option<Arc<Interims>>,
+        // the answer, while interim ones leave
+        held: Option<http::Response<Body>>,
         #[pin]
         inner: F,
+    }
+}
+
+impl<F, E> Answer<F>
+where
+    F: Future<Output = Result<http::Response<Body>, E>>,
+{
+    /// The answer, once no interim one is before it. Who writes those wakes us.
+    fn final_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let response = match this.held.take() {
+            Some(response) => response,
+            None => match (this.inner.poll(cx), this.interims.as_ref()) {
+                (Poll::Ready(outcome), _) => outcome?,
+                (Poll::Pending, interims) => {
+                    if let Some(interims) = interims {
+                        interims.watch(cx.waker());
+                    }
+                    return Poll::Pending;
+                }
+            },
+        };
+        if this.interims.as_ref().is_some_and(|all| !all.finish()) {
+            *this.held = Some(response);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(response))
     }
 }
 
@@ -89,16 +120,17 @@ where
 {
     type Output = Result<http::Response<CountedBody>, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut response = ready!(self.as_mut().final_answer(cx))?;
         let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?;
         let open = this.open.take();
-        let closing = *this.http1 && open.as_ref().is_some_and(|open| open.0.closing());
+        let http1 = this.interims.is_some();
+        let closing = http1 && open.as_ref().is_some_and(|open| open.0.closing());
         if closing && !response.status().is_informational() {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
-        let most = if *this.http1 { usize::MAX } else { PIECE };
+        let most = if http1 { usize::MAX } else { PIECE };
         Poll::Ready(Ok(response.map(|body| CountedBody {
             body,
             open,

@@ -45,6 +45,7 @@ words! {
     /// Why a stored answer was let go.
     Evicted {
         Size "size",
+        Expired "expired",
         Replaced "replaced",
         Purged "purged",
     }

@@ -191,6 +191,9 @@ impl Sender {
         loop {
             let (mut lent, sent) = self.connection(slot, wanted, limits, started).await?;
             framing::prepare(&mut request, matches!(lent, Lent::H2(_)), &slot.endpoint)?;
+            if let (Lent::H1(_), Some(exchange)) = (&lent, limits.exchange) {
+                pass_interims(&mut request, exchange);
+            }
             let reused = lent.was_used();
             let method_is_head = request.method() == http::Method::HEAD;
             let wait = self.head(lent.send(request), upload.as_deref(), limits, sent);
@@ -278,6 +281,16 @@ impl Sender {
             }
             now = clock::now();
         }
+    }
+}
+
+/// Interim answers to this request go to the client at once (RFC 9110 15.2).
+fn pass_interims(request: &mut Request, exchange: &Arc<Exchange>) {
+    if exchange.takes_interims() {
+        let exchange = Arc::clone(exchange);
+        hyper::ext::on_informational(request, move |interim| {
+            exchange.interim(interim.status(), interim.headers());
+        });
     }
 }
 

@@ -53,6 +53,9 @@ pub struct Variant {
     selected: Selected,
     /// The coding class of the request, where it counts.
     class: Option<Class>,
+    /// It is in a coding that its own request did not take either: no request of that class gets
+    /// anything better.
+    unasked: bool,
 }
 
 /// What a request's Accept-Encoding comes to.
@@ -78,9 +81,11 @@ impl Variant {
         let before = names.len();
         names.retain(|name| *name != header::ACCEPT_ENCODING);
         let coded = names.len() < before || fields.contains_key(header::CONTENT_ENCODING);
+        let (accepted, class) = Class::of(asked);
         Some(Variant {
-            selected: Selected::of(&names, asked),
-            class: coded.then(|| Class::of(asked).1),
+            selected: Selected::of(&names, asked).speaking(asked, fields),
+            class: coded.then_some(class),
+            unasked: !accepted.suits(fields),
         })
     }
 
@@ -88,7 +93,7 @@ impl Variant {
     pub fn suits(&self, fields: &HeaderMap, asked: &HeaderMap) -> bool {
         let coding = self.class.is_none_or(|class| {
             let (accepted, asks) = Class::of(asked);
-            asks == class && accepted.suits(fields)
+            asks == class && (self.unasked || accepted.suits(fields))
         });
         coding && self.selected.matches(asked)
     }
@@ -272,6 +277,11 @@ impl Object {
         (!entries.is_empty()).then(|| Object::new(self.parts.clone(), entries, pulse))
     }
 
+    /// How many of the answers are so.
+    pub fn count(&self, so: impl Fn(&Entry) -> bool) -> u64 {
+        self.entries.iter().filter(|entry| so(entry)).count() as u64
+    }
+
     fn new(parts: Box<[u8]>, entries: Vec<Arc<Entry>>, pulse: Option<Arc<Pulse>>) -> Object {
         let own: u64 = entries.iter().map(|entry| entry.weight()).sum();
         Object {
@@ -373,6 +383,40 @@ mod tests {
                 prop_assert_eq!(body.part(first, first + more).concat(), expected);
             }
         }
+    }
+
+    fn fields(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let named = |(name, value): &(&'static str, &'static str)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        lines.iter().map(named).collect()
+    }
+
+    #[test]
+    fn rfc9111_4_an_answer_in_a_coding_that_nobody_asked_for_is_for_all_who_ask_alike() {
+        let asks = |list| fields(&[("accept-encoding", list)]);
+        let answer = fields(&[("content-encoding", "aws-chunked")]);
+        let variant = Variant::of(&answer, &asks("gzip, deflate")).expect("for others");
+        assert!(variant.suits(&answer, &asks("deflate, gzip")));
+        assert!(!variant.suits(&answer, &asks("br")));
+        // Whoever took the coding may be the only one who does.
+        let answer = fields(&[("content-encoding", "gzip")]);
+        let variant = Variant::of(&answer, &asks("br, gzip")).expect("for others");
+        assert!(variant.suits(&answer, &asks("gzip, br")));
+        assert!(!variant.suits(&answer, &asks("br")));
+    }
+
+    #[test]
+    fn rfc9110_12_5_4_an_answer_is_for_who_likes_its_language_best() {
+        let asks = |list| fields(&[("accept-language", list)]);
+        let answer = fields(&[("vary", "accept-language"), ("content-language", "de")]);
+        let variant = Variant::of(&answer, &asks("en, de")).expect("for others");
+        assert!(variant.suits(&answer, &asks("fr;q=0.5, de;q=1.0")));
+        assert!(!variant.suits(&answer, &asks("en")));
+        assert!(!variant.suits(&answer, &asks("fr, de")));
     }
 
     #[test]

@@ -194,6 +194,19 @@ impl Fetch {
             .await;
     }
 
+    /// An answer to POST that the policy lets be stored for GET: as if it had been asked for.
+    pub async fn posted(self, mut response: Response, received: Received) {
+        let stated = Stated::read(response.headers());
+        let all = std::mem::take(response.headers_mut());
+        match self.head(response.status(), &all, &stated, received) {
+            Some(head) => self.share(head, all, response.into_body(), true).await,
+            None => {
+                *response.headers_mut() = all;
+                self.alone(response, false);
+            }
+        }
+    }
+
     /// What becomes of an answer that is no 304.
     fn keep(&self, response: &Response, stated: &Stated) -> Verdict {
         let (status, fields) = (response.status(), response.headers());

@@ -153,6 +153,17 @@ impl Flight {
         }
     }
 
+    /// Whether nothing has made untrue what it fetches, nor the answer it has come to: that has tags
+    /// of its own, and may be outdated.
+    fn is_true(&self, is_alive: impl Fn(&About) -> bool) -> bool {
+        let answer = match &*self.stage.borrow() {
+            Stage::Landed(entry, _) => !entry.outdated.load(Relaxed) && is_alive(&entry.head.about),
+            Stage::Shared(shared) => is_alive(&shared.head.about),
+            Stage::Asking | Stage::Alone(_) | Stage::Failed(_) => true,
+        };
+        answer && is_alive(&self.about)
+    }
+
     /// Waits for more than that the origin was asked.
     pub async fn answered(&self) -> Stage {
         let mut stages = self.stage.subscribe();
@@ -215,7 +226,7 @@ impl Flights {
         let mut shard = self.shard(key).lock();
         let flights = shard.entry(key.hash()).or_default();
         let mut same = flights.iter().filter(|f| f.variant == variant);
-        if let Some(flight) = same.find(|f| is_alive(&f.about) && !f.has_landed(found)) {
+        if let Some(flight) = same.find(|f| f.is_true(&is_alive) && !f.has_landed(found)) {
             return Seat::Waiter(Arc::clone(flight));
         }
         let flight = Arc::new(Flight {

@@ -93,6 +93,22 @@ impl Stamps {
     /// From now on, nothing that was born before is served if it is about this.
     pub fn purge(&self, what: Purge) {
         let _one = self.purging.lock();
+        self.mark(what);
+    }
+
+    /// Purges the URL of what was `sent` at the epoch it was born at, in one step with the question
+    /// whether something else has purged that since. If not: the epoch from which on its answer holds.
+    pub fn supersede(&self, sent: &About) -> Option<u64> {
+        let _one = self.purging.lock();
+        let untouched = self.is_alive(sent);
+        for mark in &sent.marks {
+            self.mark(Purge::Mark(*mark));
+        }
+        untouched.then(|| self.epoch())
+    }
+
+    /// Under the lock.
+    fn mark(&self, what: Purge) {
         let stamp = self.epoch.load(Relaxed) + 1;
         match what {
             Purge::All => self.all.store(stamp, Relaxed),

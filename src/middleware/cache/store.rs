@@ -8,7 +8,7 @@
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -84,7 +84,11 @@ impl Moka {
             .weigher(weight)
             .eviction_listener(move |_, object: Arc<Object>, cause| {
                 if cause == RemovalCause::Size {
-                    cells.evictions[Evicted::Size as usize].add(object.entries.len() as u64);
+                    let now = clock::now();
+                    let spent = object.count(|entry| entry.head.terms.is_spent(now));
+                    let useful = object.entries.len() as u64 - spent;
+                    cells.evictions[Evicted::Expired as usize].add(spent);
+                    cells.evictions[Evicted::Size as usize].add(useful);
                 }
             });
         Moka(cache.build_with_hasher(BuildHasherDefault::default()))
@@ -115,7 +119,7 @@ impl Shelf for Moka {
 /// What the control thread is to do.
 enum Order {
     Put(Key, Arc<Entry>, Arc<Flight>, Hold),
-    /// Look whether something under this key is dead.
+    /// Look whether something under this key is dead or spent.
     Look(u128),
 }
 
@@ -148,6 +152,16 @@ pub struct Store {
     orders: mpsc::Sender<Order>,
     inbox: Mutex<Option<mpsc::Receiver<Order>>>,
     sweep: Notify,
+    posts: AtomicUsize,
+}
+
+/// A POST under way, whose answer may come to be stored.
+pub struct Posting(Arc<Store>);
+
+impl Drop for Posting {
+    fn drop(&mut self) {
+        self.0.posts.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Store {
@@ -167,6 +181,7 @@ impl Store {
             orders,
             inbox: Mutex::new(Some(inbox)),
             sweep: Notify::new(),
+            posts: AtomicUsize::new(0),
         }
     }
 
@@ -238,6 +253,11 @@ impl Store {
         drop(self.orders.try_send(Order::Look(key.hash())));
     }
 
+    /// Somebody came for this one and nothing could be done with it.
+    pub fn spent(&self, key: &Key) {
+        drop(self.orders.try_send(Order::Look(key.hash())));
+    }
+
     /// Whether there is anything under this key, stored or under way.
     pub fn holds(&self, key: &Key) -> bool {
         self.flights.any(key) || self.shelf.get(key.hash()).is_some()
@@ -248,6 +268,26 @@ impl Store {
         self.stamps.purge(what);
         self.cells.purges[kind as usize].inc();
         self.sweep.notify_one();
+    }
+
+    /// A POST is under way: until it is dropped, [`Store::supersede`] misses no change of its target.
+    pub fn posting(self: &Arc<Self>) -> Posting {
+        self.posts.fetch_add(1, Relaxed);
+        Posting(Arc::clone(self))
+    }
+
+    /// Requests of that kind under way.
+    pub fn posts(&self) -> usize {
+        self.posts.load(Relaxed)
+    }
+
+    /// The answer to what was `sent` under this key is newer than all that is stored there. `None` if
+    /// the target was changed or purged meanwhile; else the epoch at which the answer is born.
+    pub fn supersede(&self, sent: &super::stamps::About, key: &Key) -> Option<u64> {
+        self.cells.purges[Purged::UnsafeMethod as usize].inc();
+        let born = self.stamps.supersede(sent);
+        drop(self.orders.try_send(Order::Look(key.hash())));
+        born
     }
 
     /// Serves nothing any more that an unsafe request has made untrue.
@@ -314,21 +354,21 @@ impl Store {
         self.shelf.put(key.hash(), Arc::new(object));
     }
 
-    /// Lets the dead go that stand under a key.
+    /// Lets the dead go that stand under a key, and what nothing can be done with any more.
     fn look(&self, key: u128) {
         let Some(object) = self.shelf.get(key) else {
             return;
         };
-        let dead = object
-            .entries
-            .iter()
-            .filter(|entry| !self.serves(entry))
-            .count();
-        if dead == 0 {
+        let now = clock::now();
+        let spent = |entry: &Entry| entry.head.terms.is_spent(now);
+        let purged = object.count(|entry| !self.serves(entry));
+        let expired = object.count(|entry| self.serves(entry) && spent(entry));
+        if purged + expired == 0 {
             return;
         }
-        self.cells.evictions[Evicted::Purged as usize].add(dead as u64);
-        match object.without(|entry| self.serves(entry)) {
+        self.cells.evictions[Evicted::Purged as usize].add(purged);
+        self.cells.evictions[Evicted::Expired as usize].add(expired);
+        match object.without(|entry| self.serves(entry) && !spent(entry)) {
             Some(rest) => self.shelf.put(key, Arc::new(rest)),
             None => self.shelf.remove(key),
         }
@@ -337,7 +377,11 @@ impl Store {
     /// Lets go of all that is dead, a few at a time.
     async fn sweep(&self) {
         let epoch = self.stamps.epoch();
-        let oldest = self.flights.oldest().unwrap_or(u64::MAX);
+        // A POST asks of its target since it was sent, and is on no flight yet.
+        let oldest = match self.posts() {
+            0 => self.flights.oldest().unwrap_or(u64::MAX),
+            _ => 0,
+        };
         for step in self.shelf.keys().chunks(STEP) {
             step.iter().for_each(|key| self.look(*key));
             self.shelf.tidy();

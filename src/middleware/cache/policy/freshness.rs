@@ -47,6 +47,9 @@ pub struct Terms {
     pub if_error: Duration,
     /// Past the lifetime, when the origin cannot be reached (RFC 9111 4.2.4).
     pub disconnected: Duration,
+    /// Past the lifetime, until nothing can be done with it any more; `None`: it can always be
+    /// validated.
+    pub of_use: Option<Duration>,
 }
 
 impl Terms {
@@ -60,6 +63,16 @@ impl Terms {
     ) -> Self {
         let (lifetime, heuristic) = lifetime(status, fields, stated, settings, received.wall);
         let if_error = or(stated.stale_if_error, settings.stale_if_error);
+        let while_revalidate = or(
+            stated.stale_while_revalidate,
+            settings.stale_while_revalidate,
+        );
+        let disconnected = if_error.max(settings.disconnected);
+        let longest = while_revalidate.max(disconnected).max(settings.stale_step);
+        let by_itself = match never_stale(stated) {
+            true => Duration::ZERO,
+            false => longest,
+        };
         Terms {
             since: received.came,
             age: initial_age(fields, received),
@@ -68,12 +81,10 @@ impl Terms {
             validate: stated.no_cache == Scope::All,
             never_stale: never_stale(stated),
             immutable: stated.immutable,
-            while_revalidate: or(
-                stated.stale_while_revalidate,
-                settings.stale_while_revalidate,
-            ),
+            while_revalidate,
             if_error,
-            disconnected: if_error.max(settings.disconnected),
+            disconnected,
+            of_use: (!has_validator(fields)).then_some(by_itself),
         }
     }
 
@@ -103,6 +114,13 @@ impl Terms {
         self.lifetime > self.age_at(now)
     }
 
+    /// Whether nothing can be done with it any more: too stale for whatever may be sent stale without
+    /// the client's own word (max-stale), and nothing to validate it by.
+    pub fn is_spent(&self, now: Instant) -> bool {
+        let too_stale = |most| !self.is_fresh(now) && self.stale_for(now) > most;
+        self.of_use.is_some_and(too_stale)
+    }
+
     /// Seconds of freshness left, negative when stale: `ttl` of Cache-Status (RFC 9211 2.4).
     pub fn ttl(&self, now: Instant) -> i64 {
         let secs = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
@@ -113,6 +131,11 @@ impl Terms {
 /// What forbids to serve an answer stale (RFC 9111 4.2.4, 5.2.2.10: s-maxage is proxy-revalidate).
 pub(super) fn never_stale(stated: &Stated) -> bool {
     stated.must_revalidate || stated.proxy_revalidate || stated.s_maxage != Delta::Absent
+}
+
+/// Whether the origin can be asked if it still stands.
+pub(super) fn has_validator(fields: &HeaderMap) -> bool {
+    fields.contains_key(header::ETAG) || fields.contains_key(header::LAST_MODIFIED)
 }
 
 /// What is stated, else what the config says. What cannot be read is none.

@@ -199,7 +199,7 @@ fn sets_cookie(fields: &HeaderMap, stated: &Stated) -> bool {
 /// Whether there is any way in which it could be sent later.
 fn useful(exchanged: &Exchanged<'_>, settings: &Settings) -> bool {
     let Exchanged { fields, stated, .. } = exchanged;
-    if fields.contains_key(header::ETAG) || fields.contains_key(header::LAST_MODIFIED) {
+    if freshness::has_validator(fields) {
         return true;
     }
     if stated.no_cache == Scope::All {

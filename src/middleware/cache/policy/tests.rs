@@ -325,6 +325,23 @@ fn rfc9111_4_2_4_stale_answers_need_leave() {
 }
 
 #[test]
+fn what_can_neither_be_sent_nor_validated_is_spent() {
+    let spent = |play: &Play, at: u64| {
+        let terms = play.terms();
+        terms.is_spent(terms.since + secs(at))
+    };
+    let bare = answers(&[FRESH]).with(|settings| settings.disconnected = secs(10));
+    assert!(!spent(&bare, 70) && spent(&bare, 71));
+    let ladder = bare.clone().with(|settings| settings.stale_step = secs(99));
+    assert!(!spent(&ladder, 159) && spent(&ladder, 160));
+    let never = answers(&[FRESH, ("cache-control", "must-revalidate")]);
+    assert!(!spent(&never, 59) && spent(&never, 61));
+    for validator in [("etag", "\"a\""), ("last-modified", "@-9")] {
+        assert!(!spent(&answers(&[FRESH, validator]), 1 << 30));
+    }
+}
+
+#[test]
 fn rfc9111_5_2_2_4_no_cache_is_never_used_unvalidated() {
     let play = answers(&[FRESH, ("cache-control", "no-cache"), ("etag", "\"a\"")]);
     assert_eq!(

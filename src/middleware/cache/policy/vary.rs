@@ -90,6 +90,9 @@ impl Selected {
     /// With the language of the answer: of two languages that its request liked best, the origin
     /// has this one, so it is also for requests that like this one best and none as well.
     pub fn speaking(mut self, asked: &HeaderMap, answer: &HeaderMap) -> Self {
+        if !self.names().any(|name| *name == header::ACCEPT_LANGUAGE) {
+            return self;
+        }
         let language = only(&header::CONTENT_LANGUAGE, answer).map(<[u8]>::to_ascii_lowercase);
         let liked = best(asked);
         self.language = language

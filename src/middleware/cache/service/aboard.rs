@@ -5,19 +5,22 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
 use tokio::sync::oneshot;
 use tower::Service;
 
 use super::super::entry::{ORDER, Object, url};
 use super::super::fill::{Fetch, Question, Told};
-use super::super::flight::{Flight, Seat};
+use super::super::flight::{Flight, Seat, Stage};
 use super::super::stamps::About;
 use super::super::{key, tags};
 use super::{Desk, Look, again};
+use crate::clock;
 use crate::error::GatewayError;
 use crate::message::coding::{Accepted, Coding};
 use crate::message::{Exchange, Request, Response};
+use crate::telemetry::cache::Refreshed;
 
 /// Fetches a new answer behind the client's back, unless somebody does already.
 pub(super) fn refresh<S>(
@@ -35,6 +38,13 @@ pub(super) fn refresh<S>(
     let Seat::Leader(flight) = board(desk, look, variant, request) else {
         return;
     };
+    // Somebody else's refresh may have failed since the caller looked.
+    if desk.is_cooling(look.found.object.as_ref(), clock::now()) {
+        desk.store.cells.refreshes[Refreshed::Cooling as usize].inc();
+        desk.store.flights.leave(&look.key, &flight);
+        flight.reach(Stage::Alone(StatusCode::SERVICE_UNAVAILABLE));
+        return;
+    }
     let (conn, id) = (Arc::clone(&exchange.conn), exchange.id.clone());
     let own = Exchange::new(
         conn,

@@ -83,6 +83,10 @@ where
     S::Future: Send,
 {
     async fn go(mut self, request: Request) -> Answer {
+        let found = self.look.found.entry.as_ref();
+        if found.is_some_and(|entry| entry.head.terms.is_spent(self.look.now)) {
+            self.desk.store.spent(&self.look.key);
+        }
         // A part of what is not stored is the client's own affair, and HEAD fills nothing.
         let part = self.look.special
             && self.look.found.entry.is_none()
@@ -101,6 +105,9 @@ where
                 Seat::Leader(flight) => {
                     if let Some(answer) = self.came_meanwhile(&flight) {
                         return Ok(answer);
+                    }
+                    if let Some(stale) = self.failed_meanwhile(&flight) {
+                        return Ok(stale);
                     }
                     let (tell, told) = oneshot::channel();
                     let exchange = Arc::clone(&self.exchange);
@@ -151,6 +158,25 @@ where
         flight.reach(Stage::Landed(Arc::clone(&entry), Source::Fetched));
         let did = Did::Hit(terms.ttl(at.now), None);
         Some(desk.hit(&entry, self.wish(), at, did, Used::Hit))
+    }
+
+    /// The stale answer, if the origin has failed somebody else between the look-up and the flight that
+    /// one leads now: it is not asked again so soon.
+    fn failed_meanwhile(&self, flight: &Arc<Flight>) -> Option<Response> {
+        let desk = self.desk;
+        if !desk.is_cooling(self.look.found.object.as_ref(), clock::now()) {
+            return None;
+        }
+        let entry = self.look.found.entry.as_ref()?;
+        let at = moment();
+        if self.look.why != Forward::Stale
+            || !reuse::after_failure(&entry.head.terms, &self.look.asked, at.now)
+        {
+            return None;
+        }
+        desk.store.flights.leave(&self.look.key, flight);
+        flight.reach(Stage::Alone(StatusCode::SERVICE_UNAVAILABLE));
+        Some(desk.stale(entry, self.wish(), at, Some(Detail::IfError)))
     }
 
     /// The origin was asked, for all who wait.
@@ -298,13 +324,7 @@ where
 
     /// There is no answer: a stale one, or the failure.
     fn failed(&self, error: GatewayError) -> Answer {
-        let fails = |cause| {
-            matches!(
-                cause,
-                Cause::Error | Cause::Timeout | Cause::Open | Cause::Shed
-            )
-        };
-        if error.reason().cause().is_some_and(fails)
+        if fails(&error)
             && let Some(stale) = self.stale_for(None)
         {
             return Ok(stale);
@@ -338,12 +358,18 @@ where
         let plain = self.method == Method::HEAD;
         let mut response = match self.inner.call(request).await {
             Ok(response) => response,
-            Err(error) => return self.failed(error),
+            Err(error) => {
+                if fails(&error) {
+                    self.cool();
+                }
+                return self.failed(error);
+            }
         };
-        if is_failure(response.status())
-            && let Some(stale) = self.stale_for(Some(response.status()))
-        {
-            return Ok(stale);
+        if is_failure(response.status()) {
+            self.cool();
+            if let Some(stale) = self.stale_for(Some(response.status())) {
+                return Ok(stale);
+            }
         }
         if plain {
             self.learn(&response);
@@ -367,6 +393,14 @@ where
         };
         self.desk.tell(&mut response, did, used);
         Ok(response)
+    }
+
+    /// The origin does not do well: it is left alone for a while where there is a stale answer.
+    fn cool(&self) {
+        if let Some(object) = &self.look.found.object {
+            let (start, pause) = (self.desk.store.start, self.desk.cool_down());
+            object.pulse.failed(start, clock::now(), pause);
+        }
     }
 
     /// What an answer to HEAD says of the stored answer to GET (RFC 9111 4.3.5).
@@ -406,6 +440,17 @@ enum Waited {
     /// The answer is for requests that differ in one of these fields.
     OtherVariant(Vec<header::HeaderName>),
     Alone,
+}
+
+/// Whether there is no answer because the origin does not do well.
+fn fails(error: &GatewayError) -> bool {
+    let failure = |cause| {
+        matches!(
+            cause,
+            Cause::Error | Cause::Timeout | Cause::Open | Cause::Shed
+        )
+    };
+    error.reason().cause().is_some_and(failure)
 }
 
 /// Who asked first gets the fields as the origin sent them, also those that are not stored.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt as _;
+use tokio::sync::Notify;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -158,4 +159,118 @@ impl futures_util::Stream for Pieces {
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Piece>> {
         Poll::Ready(self.0.pop_front())
     }
+}
+
+/// An answer to POST that is what is at this place now, for a minute.
+fn posted(at: &'static str, body: &'static str) -> Response {
+    let mut response = good(body);
+    let at = HeaderValue::from_static(at);
+    response.headers_mut().insert(header::CONTENT_LOCATION, at);
+    response
+}
+
+fn post() -> Request {
+    let mut request = request();
+    *request.method_mut() = Method::POST;
+    request
+}
+
+type Origin = tower::util::BoxCloneSyncService<Request, Response, GatewayError>;
+
+/// Answers POST so, and everything else with "got".
+fn origin(to_post: fn() -> Response) -> Origin {
+    Origin::new(tower::service_fn(move |request: Request| async move {
+        Ok(match *request.method() {
+            Method::POST => to_post(),
+            _ => good("got"),
+        })
+    }))
+}
+
+async fn sent(cache: &Cache<Origin>, request: Request) -> (String, String) {
+    let answer = cache.clone().oneshot(request).await.expect("an answer");
+    let status = answer.headers()["cache-status"].to_str().expect("text");
+    (status.to_owned(), text(answer).await)
+}
+
+#[tokio::test]
+async fn rfc9110_9_3_3_a_posted_answer_that_is_at_the_target_is_stored_for_get() {
+    let ways: [fn() -> Response; 3] = [
+        || posted("/", "posted"),
+        || posted("http://t.test/", "posted"),
+        || posted("", "posted"),
+    ];
+    for way in ways {
+        let cache = CacheLayer::new(desk("")).layer(origin(way));
+        let (status, body) = sent(&cache, post()).await;
+        assert_eq!(status, "weir; fwd=method; stored");
+        assert_eq!(body, "posted");
+        let (status, body) = sent(&cache, request()).await;
+        assert!(status.starts_with("weir; hit"), "{status}");
+        assert_eq!(body, "posted");
+    }
+}
+
+#[tokio::test]
+async fn rfc9110_9_3_3_a_posted_answer_replaces_what_was_stored_before() {
+    let cache = CacheLayer::new(desk("")).layer(origin(|| posted("/", "posted")));
+    assert_eq!(sent(&cache, request()).await.1, "got");
+    sent(&cache, post()).await;
+    assert_eq!(sent(&cache, request()).await.1, "posted");
+}
+
+#[tokio::test]
+async fn rfc9110_9_3_3_no_other_posted_answer_is_stored() {
+    fn bare(name: &str) -> Response {
+        let mut response = posted("/", "posted");
+        response.headers_mut().remove(name);
+        response
+    }
+    let answers: [fn() -> Response; 5] = [
+        || posted("/other", "posted"),
+        || posted("http://else.test/", "posted"),
+        || bare("content-location"),
+        || bare("cache-control"),
+        || {
+            let mut response = posted("/", "posted");
+            *response.status_mut() = StatusCode::CREATED;
+            response
+        },
+    ];
+    for answer in answers {
+        let cache = CacheLayer::new(desk("")).layer(origin(answer));
+        let (status, body) = sent(&cache, post()).await;
+        assert_eq!((&*status, &*body), ("weir; fwd=method", "posted"));
+        assert_eq!(sent(&cache, request()).await.1, "got");
+    }
+}
+
+#[tokio::test]
+async fn a_posted_answer_is_not_stored_where_the_target_was_changed_while_it_was_under_way() {
+    let (go, wait) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (gate, begun) = (Arc::clone(&go), Arc::clone(&wait));
+    let slow = tower::service_fn(move |request: Request| {
+        let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
+        async move {
+            if *request.method() == Method::POST {
+                begun.notify_one();
+                gate.notified().await;
+                return Ok(posted("/", "posted"));
+            }
+            Ok(good("got"))
+        }
+    });
+    let cache = CacheLayer::new(desk("")).layer(Origin::new(slow));
+    let first = tokio::spawn({
+        let cache = cache.clone();
+        async move { sent(&cache, post()).await }
+    });
+    wait.notified().await;
+    let mut delete = request();
+    *delete.method_mut() = Method::DELETE;
+    sent(&cache, delete).await;
+    go.notify_one();
+    let (status, body) = first.await.expect("a task");
+    assert_eq!((&*status, &*body), ("weir; fwd=method", "posted"));
+    assert_eq!(sent(&cache, request()).await.1, "got");
 }

@@ -36,12 +36,16 @@ fn asked(variant: &str) -> HeaderMap {
 }
 
 fn entry(store: &Store, url: &str, variant: &str, size: usize) -> Arc<Entry> {
+    let now = clock::now();
+    entry_of(store, url, variant, size, now)
+}
+
+fn entry_of(store: &Store, url: &str, variant: &str, size: usize, now: Instant) -> Arc<Entry> {
     let fields = VARY.iter().map(|(name, value)| {
         let name = http::HeaderName::from_static(name);
         (name, HeaderValue::from_static(value))
     });
     let fields: HeaderMap = fields.collect();
-    let now = clock::now();
     let received = Received {
         asked: now,
         came: now,
@@ -206,4 +210,48 @@ async fn an_answer_is_found_from_its_last_byte_on_whenever_it_comes_to_be_stored
     store.purge(Purge::All, Purged::All);
     assert!(store.find(&key, &asked("-")).entry.is_none());
     task.abort();
+}
+
+#[test]
+fn i30_nobody_boards_for_an_answer_whose_tag_was_purged_before_it_was_stored() {
+    let store = store(64 << 20);
+    let board = |key: &Key| {
+        let about = || About::new("h/".into(), [1].into(), store.epoch());
+        store
+            .flights
+            .board(key, 0, None, |about| store.is_alive(about), about)
+    };
+    let key = key(&store, "/");
+    let Seat::Leader(flight) = board(&key) else {
+        panic!("the first");
+    };
+    let entry = entry(&store, "tag", "v", 10);
+    store.put(key.clone(), entry, flight, Source::Fetched);
+    assert!(matches!(board(&key), Seat::Waiter(_)));
+    let mark = tags::of_url(&store.secrets, "tag");
+    store.purge(Purge::Mark(mark), Purged::Tag);
+    assert!(matches!(board(&key), Seat::Leader(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nothing_can_be_done_with_is_let_go_as_expired() {
+    let store = store(1 << 20);
+    let evicted = |why: Evicted| store.cells.evictions[why as usize].get();
+    let born = clock::now();
+    for variant in ["old", "new"] {
+        let wait = if variant == "new" { 50 } else { 0 };
+        tokio::time::advance(Duration::from_secs(wait)).await;
+        put(&store, "/", variant, 10);
+    }
+    // Fresh for a minute, and ten seconds more for an origin that cannot be reached.
+    tokio::time::advance(born + Duration::from_secs(70) - clock::now()).await;
+    store.look(key(&store, "/").hash());
+    assert!(has(&store, "/", "old"));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    store.look(key(&store, "/").hash());
+    assert!(!has(&store, "/", "old") && has(&store, "/", "new"));
+    assert_eq!(
+        (evicted(Evicted::Expired), evicted(Evicted::Purged)),
+        (1, 0)
+    );
 }

@@ -4,7 +4,8 @@
 One worker, pinned to core 0; the load (h2load) and the origin (nginx) on core 1. Requests of low
 priority cost the worker much more than those of high priority: their answers are compressed. First
 the capacity for them is measured, then four times that is offered, while a client of high priority
-asks at a steady pace. Low priority has a cap of its own, is shed first, and has a ladder.
+asks at a steady pace. Low priority is shed first and has a ladder; last it has a cap beside that.
+The first half of a run is not counted: what must be shed has to be found out.
 
     cargo build --release
     python3 benches/overload.py [--seconds 10]
@@ -38,7 +39,7 @@ WEIR = """
 [server]
 workers = 1
 drain   = {{ delay = "0s", timeout = "5s" }}
-shed    = {{ lag = "10ms" }}
+{shed}
 [admin]
 address = "127.0.0.1:%d"
 [log]
@@ -109,9 +110,9 @@ def load(seconds, clients, rate=None):
     return subprocess.Popen(command + [f"http://127.0.0.1:{WEB}/low"], stdout=subprocess.PIPE)
 
 
-def begin(weir, folder, cap):
+def begin(weir, folder, shed, cap):
     with open(os.path.join(folder, "weir.toml"), "w") as file:
-        file.write(WEIR.format(cap=cap))
+        file.write(WEIR.format(shed=shed, cap=cap))
     process = subprocess.Popen(
         ["taskset", "-c", "0", weir, "run", "--config", os.path.join(folder, "weir.toml")]
     )
@@ -157,21 +158,22 @@ def main():
 
 
 def measure(args, folder):
-    weir = begin(args.weir, folder, "")
+    weir = begin(args.weir, folder, "", "")
     full = load(args.seconds // 2, 2).communicate()[0].decode()
     capacity = float(re.search(r"([\d.]+) req/s", full).group(1))
     weir.send_signal(signal.SIGTERM)
     weir.wait()
     print(f"capacity for low priority: {capacity:.0f}/s; offered: {4 * capacity:.0f}/s")
-    for name, cap in [
-        ("shedding alone", ""),
-        ("with a cap", 'concurrency = { max = 1 }'),
+    for name, shed, cap in [
+        ("shedding as it is by default", "", ""),
+        ("shedding for a lag of 50 ms", 'shed = { lag = "50ms" }', ""),
+        ("with a cap", "", "concurrency = { max = 1 }"),
     ]:
-        weir = begin(args.weir, folder, cap)
+        weir = begin(args.weir, folder, shed, cap)
         asyncio.run(probe(1))
         quiet, _ = asyncio.run(probe(args.seconds))
-        busy = load(args.seconds + 3, 100, 4 * capacity)
-        time.sleep(2)
+        busy = load(2 * args.seconds + 1, 100, 4 * capacity)
+        time.sleep(args.seconds)
         loaded, failed = asyncio.run(probe(args.seconds))
         memory = resident(weir.pid)
         busy.wait()

@@ -49,7 +49,7 @@ pub struct ShedConfig {
     /// From this share on of the file descriptors that may be open. Default 0.9.
     pub descriptors: Located<f64>,
     /// Once a worker's loop comes round later than this: so much work waits that a busy moment is none.
-    /// Default `"200ms"`.
+    /// Low priority from a tenth of it on, but not below 5 ms. Default `"200ms"`.
     pub lag: Located<Time>,
     /// `"observe"`: count what would be shed, and shed nothing. Default `"enforce"`.
     pub mode: Mode,
@@ -73,7 +73,7 @@ pub struct Rules {
     pub memory: f64,
     /// A share of the descriptors.
     pub descriptors: f64,
-    /// How late a worker may be.
+    /// How late a worker may be before it sheds normal priority.
     pub lag: Duration,
     /// Whether anything is shed.
     pub mode: Mode,

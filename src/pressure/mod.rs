@@ -5,8 +5,11 @@
 //! rise at once and fall slowly, so that what is shed does not swing. For memory and descriptors
 //! the level says where between the threshold and the end the use is; high priority is shed at the
 //! very end alone. Lag has no end: while a worker is late its level climbs, the faster the later it
-//! is, and never to high priority, which would then wait for nobody. What counts is the least of the
-//! last few looks: work that stands and waits, and not a moment in which the thread did not run.
+//! is, and never to high priority, which would then wait for nobody. Low priority, which a config
+//! names, is shed from a small part of the lag on that normal priority is shed for. What counts is
+//! the least of the last few looks: work that stands and waits, and not a moment in which the thread
+//! did not run. The level at which a worker became late is its *brink*: about there it falls very
+//! slowly, since below it the worker would be late again.
 //!
 //! [`Valve`] is pure: what was measured and the time that has passed are arguments. [`Pressure`]
 //! is what the threads share: the control thread writes what holds for the process, each worker
@@ -59,10 +62,19 @@ const MOST_FOR_LAG: f64 = 2.0;
 const RELEASE: f64 = 0.95;
 /// So much a level falls in a second: ten seconds for each priority.
 const FALL: f64 = 0.1;
-/// So much the level of lag rises in a second for each threshold that a worker is late.
-const RISE: f64 = 2.0;
+/// And so much about the brink.
+const SLOW_FALL: f64 = 0.005;
+/// What is about the brink: so much above it, and so much below.
+const ABOUT: (f64, f64) = (0.1, 0.1);
+/// So much the level of lag rises in a second for each threshold that a worker is late, that of the
+/// priority which is shed next.
+const RISE: f64 = 1.0;
 /// But at most this much.
 const FASTEST: f64 = 10.0;
+/// Low priority is shed from this part of the threshold on,
+const LOW: u32 = 10;
+/// or from this, where that is more: timers are no finer than a millisecond.
+const LEAST: Duration = Duration::from_millis(5);
 /// However long a look was put off, it counts for no more than this: one stall sheds few.
 const ONE_LOOK: Duration = Duration::from_millis(50);
 /// A worker counts as late if it was at each of so many looks. One that was not running for a while
@@ -73,6 +85,9 @@ const LOOKS: usize = 6;
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Valve {
     level: f64,
+    /// The level at which there was too much again.
+    brink: f64,
+    rises: bool,
 }
 
 impl Valve {
@@ -95,12 +110,38 @@ impl Valve {
     /// Of a worker that is this late.
     pub fn late(&mut self, lag: Duration, threshold: Duration, passed: Duration) {
         let passed = passed.min(ONE_LOOK);
-        let ratio = lag.as_secs_f64() / threshold.as_secs_f64().max(f64::EPSILON);
-        if ratio >= 1.0 {
-            let speed = (RISE * ratio).min(FASTEST);
-            self.level = (self.level + speed * passed.as_secs_f64()).min(MOST_FOR_LAG);
-        } else if ratio < RELEASE / 2.0 {
-            self.fall(0.0, passed);
+        let low = (threshold / LOW).max(LEAST).min(threshold);
+        let (next, most) = match (self.level < 1.0, lag >= threshold) {
+            (true, false) => (low, 1.0),
+            (true, true) => (low, MOST_FOR_LAG),
+            (false, true) => (threshold, MOST_FOR_LAG),
+            (false, false) => (threshold, self.level),
+        };
+        if lag >= low {
+            let ratio = lag.as_secs_f64() / next.as_secs_f64().max(f64::EPSILON);
+            self.rise(ratio, most, passed);
+        } else if lag < low / 2 {
+            self.release(passed);
+        }
+    }
+
+    fn rise(&mut self, ratio: f64, most: f64, passed: Duration) {
+        if !self.rises {
+            (self.brink, self.rises) = (self.level, true);
+        }
+        let speed = (RISE * ratio).min(FASTEST);
+        self.level = (self.level + speed * passed.as_secs_f64()).min(most);
+    }
+
+    fn release(&mut self, passed: Duration) {
+        self.rises = false;
+        let (above, below) = (self.brink + ABOUT.0, self.brink - ABOUT.1);
+        if self.level > above || self.level < below {
+            // not past the upper end in one step
+            let end = if self.level > above { above } else { 0.0 };
+            self.fall(end, passed);
+        } else {
+            self.level = (self.level - SLOW_FALL * passed.as_secs_f64()).max(0.0);
         }
     }
 

@@ -54,7 +54,7 @@ fn a_level_rises_at_once_holds_about_the_threshold_and_falls_slowly() {
 #[test]
 fn lag_climbs_while_a_worker_is_late_and_never_reaches_high_priority() {
     let mut valve = Valve::default();
-    valve.late(LIMIT, LIMIT, MOMENT);
+    valve.late(LEAST, LIMIT, MOMENT);
     let first = valve.level();
     assert!(first > 0.0 && first < 0.2, "a moment sheds few: {first}");
     for _ in 0..1_000 {
@@ -64,8 +64,8 @@ fn lag_climbs_while_a_worker_is_late_and_never_reaches_high_priority() {
     assert_eq!(share(2000, Priority::High), 0);
     let (mut slightly, mut very) = (Valve::default(), Valve::default());
     for _ in 0..4 {
-        slightly.late(LIMIT, LIMIT, MOMENT);
-        very.late(LIMIT * 4, LIMIT, MOMENT);
+        slightly.late(LEAST, LIMIT, MOMENT);
+        very.late(LEAST * 4, LIMIT, MOMENT);
     }
     assert!(very.level() > 2.0 * slightly.level());
 }
@@ -85,6 +85,57 @@ fn one_stall_however_long_sheds_nothing_and_a_standing_lag_does() {
     let rising: Vec<f64> = (0..20).map(|_| look(rules.lag * 2)).collect();
     assert_eq!(rising[LOOKS - 2], 0.0);
     assert!(rising[LOOKS - 1] > 0.0 && rising[19] > 1.0, "{rising:?}");
+}
+
+#[test]
+fn a_lag_too_small_for_normal_priority_sheds_low_alone() {
+    let long = Duration::from_millis(200);
+    let level = |lag: Duration| {
+        let mut valve = Valve::default();
+        (0..200).for_each(|_| valve.late(lag, long, MOMENT));
+        valve.level()
+    };
+    assert_eq!(level(long / 10 - Duration::from_millis(1)), 0.0);
+    assert_eq!(level(long / 10), 1.0);
+    assert_eq!(level(long - Duration::from_millis(1)), 1.0);
+    assert_eq!(level(long), MOST_FOR_LAG);
+}
+
+/// All of the load is low: its level, and the share of the looks at which the worker was late, after
+/// two minutes in which that settles.
+#[test]
+fn once_it_is_known_what_must_be_shed_a_worker_is_hardly_late_again() {
+    for (seed, overload) in [(1, 1.5), (2, 4.0), (3, 10.0)] {
+        let chance = Chance::seeded(seed);
+        let (mut valve, mut lag, mut late) = (Valve::default(), 0.0_f64, 0);
+        for look in 0..14_400 {
+            let noise = 0.95 + chance.below(100) as f64 / 1_000.0;
+            let load = overload * (1.0 - valve.level().min(1.0)) * noise;
+            lag = (lag + (load - 1.0) * MOMENT.as_secs_f64()).clamp(0.0, 2.0);
+            valve.late(Duration::from_secs_f64(lag), LIMIT, MOMENT);
+            late += u32::from(look >= 2_400 && lag >= LEAST.as_secs_f64());
+        }
+        let share = f64::from(late) / 12_000.0;
+        assert!(
+            share < 0.02,
+            "overload {overload}: late at {share} of all looks"
+        );
+    }
+}
+
+#[test]
+fn a_load_that_is_gone_is_forgotten_within_a_minute() {
+    let mut valve = Valve::default();
+    (0..40).for_each(|_| valve.late(LIMIT, LIMIT, MOMENT));
+    (0..100).for_each(|_| valve.late(Duration::ZERO, LIMIT, MOMENT));
+    assert!(valve.level() > 1.0);
+    (0..4).for_each(|_| valve.late(LIMIT, LIMIT, MOMENT));
+    let mut looks = 0;
+    while valve.level() > 0.0 {
+        valve.late(Duration::ZERO, LIMIT, MOMENT);
+        looks += 1;
+    }
+    assert!((600..=1_200).contains(&looks), "{looks} looks of 50 ms");
 }
 
 /// A worker that is the later the more of its work it lets in: what it sheds must settle.

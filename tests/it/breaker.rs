@@ -14,7 +14,7 @@ use super::harness::parse::Message;
 use super::harness::{Gateway, Origin, Raw, Reply, eventually};
 
 /// Nothing but the breaker decides who is asked.
-const ALONE: &str = "eject = false\nretry = false\n";
+pub(super) const ALONE: &str = "eject = false\nretry = false\n";
 
 /// An upstream `o` with this breaker and nothing else.
 fn guarded(origin: SocketAddr, breaker: &str) -> Gateway {
@@ -46,12 +46,12 @@ fn transitions(gateway: &Gateway, to: &str) -> f64 {
     ))
 }
 
-fn refusals(gateway: &Gateway) -> f64 {
+pub(super) fn refusals(gateway: &Gateway) -> f64 {
     gateway.metric("weir_breaker_refusals_total{upstream=\"o\"}")
 }
 
 /// Asks until the answer is the breaker's refusal; how many requests that took.
-fn until_open(gateway: &Gateway) -> usize {
+pub(super) fn until_open(gateway: &Gateway) -> usize {
     for n in 0..200 {
         let answer = Raw::connect(gateway.web())
             .send("GET / HTTP/1.1\r\nHost: t.test\r\nConnection: close\r\n\r\n")
@@ -63,7 +63,7 @@ fn until_open(gateway: &Gateway) -> usize {
     panic!("it did not open");
 }
 
-fn bad() -> Reply {
+pub(super) fn bad() -> Reply {
     Reply::Bytes(b"HTTP/1.1 500 Bad\r\nContent-Length: 0\r\n\r\n".to_vec())
 }
 
@@ -359,55 +359,6 @@ fn m10_a_client_that_sends_too_slowly_for_a_try_is_no_failure_of_the_upstreams()
     assert_eq!(slow.response().status(), 504);
     assert!(is_state(&gateway, "closed"));
     assert_eq!(get(gateway.web(), "/").status(), 200);
-}
-
-/// Two endpoints, one of which fails: it is left out although the panic threshold asks for all,
-/// and gets its share again once it is well. With both open nobody is asked.
-#[test]
-fn an_endpoint_that_fails_is_left_out_and_taken_back() {
-    let ill = Arc::new([AtomicBool::new(true), AtomicBool::new(false)]);
-    let start = |n: usize| {
-        let ill = ill.clone();
-        Origin::start(move |_, _| match ill[n].load(SeqCst) {
-            true => bad(),
-            false => ok("well"),
-        })
-    };
-    let (a, b) = (start(0), start(1));
-    let more = format!(
-        "{ALONE}panic_threshold = 100\n\
-         endpoint_breaker = {{ consecutive = 2, open_for = \"300ms\", half_open = 2 }}"
-    );
-    let config = before(a.address, &more);
-    let both = format!("\"{}\", \"{}\"", a.address, b.address);
-    let config = config.replace(&format!("\"{}\"", a.address), &both);
-    let mut gateway = Gateway::start(&config);
-    let bads = (0..100).filter(|_| get(gateway.web(), "/").status() == 500);
-    let bads = bads.count();
-    assert!((2..=20).contains(&bads), "{bads}");
-    let log = gateway.stderr();
-    assert!(
-        log.contains("breaker opened") && log.contains(&a.address.to_string()),
-        "{log}"
-    );
-
-    ill[0].store(false, SeqCst);
-    a.clear();
-    eventually("it has its share again", || {
-        get(gateway.web(), "/");
-        a.requests().len() > 20
-    });
-
-    ill.iter().for_each(|i| i.store(true, SeqCst));
-    until_open(&gateway);
-    assert!(refusals(&gateway) >= 1.0);
-    ill.iter().for_each(|i| i.store(false, SeqCst));
-    eventually("both are back", || {
-        get(gateway.web(), "/");
-        let healthy = "weir_upstream_endpoints{upstream=\"o\",state=\"healthy\"}";
-        gateway.metric(healthy) == 2.0 && get(gateway.web(), "/").status() == 200
-    });
-    gateway.assert_sound();
 }
 
 /// While the first choice is open or on trial, the standby has what is not a probe; when it is

@@ -13,6 +13,7 @@
 mod acceptance;
 mod bodies;
 mod breaker;
+mod breaker_endpoint;
 mod cache;
 mod cases;
 mod compress;

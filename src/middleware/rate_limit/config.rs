@@ -39,7 +39,7 @@ pub struct LimitConfig {
     /// Whether it acts. Default `"enforce"`.
     #[serde(default)]
     pub mode: Mode,
-    /// How many keys it remembers, at 24 bytes each. When that many are over their rate, new ones
+    /// How many keys it remembers, at 28 bytes each. When that many are over their rate, new ones
     /// share one bucket. Default 100000, at most 100000000.
     #[serde(default = "keys")]
     pub keys: Located<u32>,

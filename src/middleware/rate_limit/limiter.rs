@@ -147,7 +147,8 @@ impl Limit {
         }
     }
 
-    pub(super) fn hash(&self, request: &Request, exchange: &Exchange) -> u64 {
+    /// What a request's client is known by here.
+    pub fn hash(&self, request: &Request, exchange: &Exchange) -> u64 {
         self.key.hash(request, exchange, &self.store.hashes)
     }
 
@@ -163,7 +164,7 @@ impl Limit {
 type Gcra<S> = RateLimiter<Ask, S, Hand, NoOpMiddleware<Nanos>>;
 
 /// One worker's way to decide by a limit.
-pub(super) struct Judge {
+pub struct Judge {
     /// The shared part.
     pub(super) limit: Arc<Limit>,
     /// Its name, in an `Arc` of this worker's own.
@@ -176,16 +177,17 @@ pub(super) struct Judge {
 
 /// What a judge said of one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub struct Verdict {
     /// It may pass.
-    pub(super) admits: bool,
+    pub admits: bool,
     /// What is left after it, and when one more is.
     pub(super) standing: Standing,
     place: Place,
 }
 
 impl Judge {
-    pub(super) fn new(limit: &Arc<Limit>, worker: usize) -> Self {
+    /// Of this worker.
+    pub fn new(limit: &Arc<Limit>, worker: usize) -> Self {
         let burst = limit.burst();
         let one = Duration::from_nanos(UNIT);
         let quota = Quota::with_period(one).expect("it is above 0");
@@ -207,7 +209,7 @@ impl Judge {
     }
 
     /// Charges the key, if it may pass.
-    pub(super) fn charge(&self, key: u64, now: Instant) -> Verdict {
+    pub fn charge(&self, key: u64, now: Instant) -> Verdict {
         let ask = Ask::new(key, self.limit.pace(now).at(now));
         self.charges.clock().set(ask.now);
         let verdict = self.verdict(&ask, self.charges.check_key(&ask).is_ok());

@@ -33,8 +33,7 @@ use tower::{Layer, Service};
 
 pub use config::{Count, LimitConfig, LimitsConfig, RateLimitHeaders};
 use fields::{Form, Left, Told};
-use limiter::{Judge, Verdict};
-pub use limiter::{Limit, Look};
+pub use limiter::{Judge, Limit, Look, Verdict};
 
 use crate::clock;
 use crate::error::{GatewayError, Reason, Side};

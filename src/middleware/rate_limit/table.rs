@@ -1,11 +1,13 @@
 //! Where a limit keeps what each client has used: bounded, shared by all workers, exact.
 //!
 //! A cell is 16 bytes: the key's hash (its fingerprint) and its theoretical arrival time (*tat*)
-//! in the limit's own time. A key may stand in one of two buckets of eight. What is there is
-//! found and charged without a lock; a new key enters under one of 64 stripes, with another look,
-//! so that it never has two cells. A full bucket gives up only a cell whose time is past: it says
-//! nothing that a new cell would not. Where there is none the key is judged by one bucket that all
-//! such keys share. So nobody gets a second burst by pushing others out.
+//! in the limit's own time. A key may stand in one of two buckets of eight, each two lines of the
+//! cache; where it can it stands in the one line where every look begins, so that a decision waits
+//! for memory once, however many keys there are. What is there is found and charged without a lock;
+//! a new key enters under one of 64 stripes, with another look, so that it never has two cells. A
+//! cell is free that nobody had, or whose time is past: it says nothing that a new cell would not.
+//! Where none is, the key is judged by one that all such keys share. So nobody gets a second burst
+//! by pushing others out.
 //!
 //! The order within a cell: its tat is swapped for [`TAKEN`], then the fingerprint is written,
 //! then the new tat, which is above every tat the cell had. Who read the old tat cannot swap it
@@ -25,6 +27,8 @@ const TAKEN: u64 = u64::MAX;
 const EMPTY: u64 = 0;
 /// Words in a line of the cache.
 const LINE: usize = 8;
+/// A bucket with fewer free cells than this sends new keys to their other one, if that has more.
+const SPARE: usize = 3;
 /// Locks for keys that enter.
 const STRIPES: usize = 64;
 
@@ -108,17 +112,22 @@ pub(super) struct Table<W = AtomicU64, L = Mutex<()>, const N: usize = 8> {
     buckets: usize,
 }
 
-/// A cell: the first word of its bucket, and its number in it.
+/// A bucket that a key may stand in, by its first word, and whether its second line comes first.
 #[derive(Clone, Copy)]
-struct Cell {
+struct Home {
     bucket: usize,
-    slot: usize,
+    second: bool,
 }
 
+/// A cell, by its first word.
+#[derive(Clone, Copy)]
+struct Cell(usize);
+
 impl<W: Word, L: Stripe, const N: usize> Table<W, L, N> {
-    /// With room for `keys`: half as many cells again, so that a bucket is hardly ever full before.
+    /// With room for `keys`: three quarters as many cells again, so that a bucket is hardly ever full
+    /// before, and nine keys of ten stand where a look begins.
     pub(super) fn new(keys: u32) -> Self {
-        let cells = keys as usize + keys as usize / 2;
+        let cells = keys as usize + keys as usize / 4 * 3;
         let buckets = cells.div_ceil(N).max(1);
         let words = W::zeroed(buckets * N * 2 + LINE);
         let lead = words.as_ptr().align_offset(64);
@@ -169,9 +178,7 @@ impl<W: Word, L: Stripe, const N: usize> Table<W, L, N> {
                 return Some(tat);
             }
         }
-        let free = |cell| self.tat(cell).load() < now;
-        let room = self.homes(key).flat_map(Self::cells_of).any(free);
-        if room {
+        if self.homes(key).any(|home| self.free(home, now) > 0) {
             return None;
         }
         Some(self.overflow[0].load()).filter(|tat| *tat != EMPTY)
@@ -195,11 +202,28 @@ impl<W: Word, L: Stripe, const N: usize> Table<W, L, N> {
         key: u64,
         judge: &impl Fn(Option<u64>) -> Result<(T, u64), E>,
     ) -> Option<Judged<T, E>> {
-        self.matching(key).find_map(|cell| {
+        let by = |cell| {
             let mine = || self.print(cell).load() == key;
             let said = turn(self.tat(cell), mine, judge)?;
             Some(judged(said, Place::Own))
-        })
+        };
+        let near = self.near(key).and_then(by);
+        // a cell may have changed hands in between, while the key has got another
+        near.or_else(|| self.matching(key).find_map(by))
+    }
+
+    /// The cell of the key's own line that has its fingerprint. Which of them it is, is not a
+    /// branch: that would be guessed wrong most times, and known only once memory has answered.
+    #[inline]
+    fn near(&self, key: u64) -> Option<Cell> {
+        let [home, _] = self.pair(key);
+        let [line, _] = Self::lines(home);
+        let cells = self.words[line..line + N].chunks_exact(2).enumerate();
+        let found = cells.fold(N, |found, (at, cell)| match cell[0].load() == key {
+            true => at * 2,
+            false => found,
+        });
+        (found < N).then(|| Cell(line + found))
     }
 
     /// Judges a key that had no cell a moment ago. Nobody else enters this key meanwhile.
@@ -225,72 +249,79 @@ impl<W: Word, L: Stripe, const N: usize> Table<W, L, N> {
         judged(said, Place::Overflow)
     }
 
-    /// Takes a cell: an empty one, else one whose time is past. Of the first bucket while it has
-    /// room to spare, since that is where a look begins; else of the emptier one.
+    /// Takes a free cell, of the first bucket while it has some to spare, since that is where a look
+    /// begins; else of the one that has more. Of a line, one that nobody had before any other.
     fn claim(&self, key: u64, now: u64) -> Option<(Cell, Place)> {
         let [first, second] = self.pair(key);
-        let (here, there) = (self.empty(first), self.empty(second));
-        let order = match here < N / 2 && there > here {
+        let (here, there) = (self.free(first, now), self.free(second, now));
+        let order = match here < SPARE && there > here {
             true => [second, first],
             false => [first, second],
         };
-        let cells = || order.into_iter().flat_map(Self::cells_of);
-        let unused = cells().find(|cell| {
-            let tat = self.tat(*cell);
-            tat.load() == EMPTY && tat.swap(EMPTY, TAKEN)
-        });
-        let past = |cell: &Cell| {
-            let tat = self.tat(*cell);
-            let old = tat.load();
-            old < now && tat.swap(old, TAKEN)
-        };
-        match unused {
-            Some(cell) => Some((cell, Place::Own)),
-            None => cells().find(past).map(|cell| (cell, Place::Evicted)),
-        }
+        let mut lines = order.into_iter().flat_map(Self::lines);
+        lines.find_map(|line| {
+            let empty = |cell: &Cell| self.tat(*cell).swap(EMPTY, TAKEN);
+            let past = |cell: &Cell| {
+                let old = self.tat(*cell).load();
+                old < now && self.tat(*cell).swap(old, TAKEN)
+            };
+            let unused = Self::cells_of(line).find(empty);
+            let unused = unused.map(|cell| (cell, Place::Own));
+            unused.or_else(|| Some((Self::cells_of(line).find(past)?, Place::Evicted)))
+        })
     }
 
-    /// Cells of a bucket that nobody had yet.
-    fn empty(&self, bucket: usize) -> usize {
-        let empty = |cell: &Cell| self.tat(*cell).load() == EMPTY;
-        Self::cells_of(bucket).filter(empty).count()
-    }
-
-    fn cells_of(bucket: usize) -> impl Iterator<Item = Cell> {
-        (0..N).map(move |slot| Cell { bucket, slot })
+    /// Cells of a bucket that a new key could have.
+    fn free(&self, home: Home, now: u64) -> usize {
+        let cells = Self::lines(home).into_iter().flat_map(Self::cells_of);
+        cells.filter(|cell| self.tat(*cell).load() < now).count()
     }
 
     /// The cells that have the key's fingerprint.
+    #[inline]
     fn matching(&self, key: u64) -> impl Iterator<Item = Cell> {
-        self.homes(key).flat_map(move |bucket| {
-            let cells = self.words[bucket..bucket + N * 2].chunks_exact(2);
+        let lines = self.homes(key).flat_map(Self::lines);
+        lines.flat_map(move |line| {
+            let cells = self.words[line..line + N].chunks_exact(2).enumerate();
             cells
-                .enumerate()
                 .filter(move |(_, cell)| cell[0].load() == key)
-                .map(move |(slot, _)| Cell { bucket, slot })
+                .map(move |(at, _)| Cell(line + at * 2))
         })
     }
 
     /// The buckets a key may stand in: one if both are the same.
-    fn homes(&self, key: u64) -> impl Iterator<Item = usize> {
+    fn homes(&self, key: u64) -> impl Iterator<Item = Home> {
         let [first, second] = self.pair(key);
-        let other = (second != first).then_some(second);
+        let other = (second.bucket != first.bucket).then_some(second);
         std::iter::once(first).chain(other)
     }
 
-    fn pair(&self, key: u64) -> [usize; 2] {
+    fn pair(&self, key: u64) -> [Home; 2] {
         let spread = |hash: u64| ((u128::from(hash) * self.buckets as u128) >> 64) as usize;
         // the second by other bits: an odd number close to 2^64 / golden ratio mixes them upwards
         let other = key.swap_bytes().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        [key, other].map(|hash| self.lead + spread(hash) * N * 2)
+        [key, other].map(|hash| Home {
+            bucket: self.lead + spread(hash) * N * 2,
+            second: key % 2 == 1,
+        })
+    }
+
+    /// The lines of a bucket, the key's own first.
+    fn lines(home: Home) -> [usize; 2] {
+        let (one, two) = (home.bucket, home.bucket + N);
+        if home.second { [two, one] } else { [one, two] }
+    }
+
+    fn cells_of(line: usize) -> impl Iterator<Item = Cell> {
+        (line..line + N).step_by(2).map(Cell)
     }
 
     fn print(&self, cell: Cell) -> &W {
-        &self.words[cell.bucket + cell.slot * 2]
+        &self.words[cell.0]
     }
 
     fn tat(&self, cell: Cell) -> &W {
-        &self.words[cell.bucket + cell.slot * 2 + 1]
+        &self.words[cell.0 + 1]
     }
 }
 

@@ -10,21 +10,31 @@
 //! Nothing here asks for the time, logs or counts: a [`Change`] is for the caller to tell.
 
 mod config;
+mod shared;
 mod window;
 mod word;
 
+#[cfg(test)]
+mod loom_tests;
+
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire};
-use std::sync::atomic::{Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
 pub use config::BreakerConfig;
+use shared::Shared;
 use window::{Counts, Window};
 pub use word::State;
 use word::{Pass, SHORTLY, Word, millis};
+
+/// What `shared` is made of.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
 
 /// The settings of one breaker.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -141,7 +151,7 @@ impl fmt::Display for Why {
 #[derive(Debug)]
 pub struct Breaker {
     born: Instant,
-    word: AtomicU64,
+    word: Shared,
     /// Failures in a row.
     run: AtomicU32,
     /// When it last changed its state, in milliseconds since it was born.
@@ -195,7 +205,7 @@ impl Breaker {
     pub fn new(workers: usize, now: Instant) -> Self {
         Breaker {
             born: now,
-            word: AtomicU64::new(Word::NEW.pack()),
+            word: Shared::new(),
             run: AtomicU32::new(0),
             since: AtomicU64::new(0),
             windows: (0..workers.max(1)).map(|_| Aligned::default()).collect(),
@@ -206,52 +216,20 @@ impl Breaker {
         millis(now.saturating_duration_since(self.born))
     }
 
-    fn read(&self) -> Word {
-        Word::unpack(self.word.load(Acquire))
-    }
-
-    /// Takes a step, unless another worker's steps have made it void. Gives both words.
-    fn step(&self, step: impl Fn(Word) -> Option<Word>) -> Option<(Word, Word)> {
-        let mut old = self.word.load(Acquire);
-        loop {
-            let before = Word::unpack(old);
-            let after = step(before)?;
-            let swapped = self
-                .word
-                .compare_exchange_weak(old, after.pack(), AcqRel, Acquire);
-            match swapped {
-                Ok(_) => return Some((before, after)),
-                Err(now) => old = now,
-            }
-        }
-    }
-
     /// Whether a request may pass. `safe`: it may be a probe. Half-open begins here.
     pub fn ask(&self, rule: &Rule, safe: bool, now: Instant) -> (Asked, Option<Change>) {
         let at = self.at(now);
-        loop {
-            let old = self.word.load(Acquire);
-            let before = Word::unpack(old);
-            let (after, pass) = before.ask(rule, safe, at);
-            if after != before {
-                let swap = self
-                    .word
-                    .compare_exchange(old, after.pack(), AcqRel, Acquire);
-                if swap.is_err() {
-                    continue;
-                }
-            }
-            let ticket = |probe| {
-                let epoch = after.epoch;
-                Asked::Granted(Ticket { epoch, probe })
-            };
-            let asked = match pass {
-                Pass::Free => ticket(false),
-                Pass::Probe => ticket(true),
-                Pass::No(left) => Asked::Refused(left),
-            };
-            return (asked, self.changed(before, after, Why::Over, at));
-        }
+        let (before, after, pass) = self.word.ask(rule, safe, at);
+        let ticket = |probe| {
+            let epoch = after.epoch;
+            Asked::Granted(Ticket { epoch, probe })
+        };
+        let asked = match pass {
+            Pass::Free => ticket(false),
+            Pass::Probe => ticket(true),
+            Pass::No(left) => Asked::Refused(left),
+        };
+        (asked, self.changed(before, after, Why::Over, at))
     }
 
     /// What became of the try of a ticket.
@@ -267,7 +245,7 @@ impl Breaker {
         if ticket.probe {
             return self.probed(rule, ticket, outcome, at);
         }
-        if self.read().epoch != ticket.epoch {
+        if self.word.read().epoch != ticket.epoch {
             return None;
         }
         let counts = count(rule, outcome)?;
@@ -282,9 +260,7 @@ impl Breaker {
             return None;
         }
         let why = verdict(rule, self.sum(length, at), run)?;
-        let fresh = |w: &Word| w.state == State::Closed && !w.forced && w.epoch == ticket.epoch;
-        let trip = |word: Word| word.trip(rule, at, least(outcome));
-        let (before, after) = self.step(|word| Some(word).filter(fresh).map(trip))?;
+        let (before, after) = self.word.trip(rule, ticket.epoch, at, least(outcome))?;
         self.changed(before, after, why, at)
     }
 
@@ -301,18 +277,15 @@ impl Breaker {
     }
 
     fn probed(&self, rule: &Rule, ticket: Ticket, outcome: Outcome, at: u64) -> Option<Change> {
-        let fresh = |w: &Word| w.state == State::HalfOpen && w.epoch == ticket.epoch;
-        let (before, after) = self.step(|word| {
-            let word = Some(word).filter(fresh)?;
-            match outcome {
-                Outcome::Answered(took) if !rule.is_slow(took) => None,
-                Outcome::Whole => Some(word.good(rule, at)),
-                Outcome::Nothing => Some(word.back()),
-                Outcome::Answered(_) | Outcome::Broken | Outcome::Bad(_) => {
-                    Some(word.bad(rule, at, least(outcome)))
-                }
+        let step = |word: Word| match outcome {
+            Outcome::Answered(took) if !rule.is_slow(took) => None,
+            Outcome::Whole => Some(word.good(rule, at)),
+            Outcome::Nothing => Some(word.back()),
+            Outcome::Answered(_) | Outcome::Broken | Outcome::Bad(_) => {
+                Some(word.bad(rule, at, least(outcome)))
             }
-        })?;
+        };
+        let (before, after) = self.word.probed(ticket.epoch, step)?;
         let why = match after.state {
             State::Closed => Why::ProbesPassed,
             State::HalfOpen | State::Open => Why::ProbeFailed,
@@ -323,7 +296,7 @@ impl Breaker {
     /// An operator takes hold of it, or lets it go.
     pub fn force(&self, to: Option<State>, now: Instant) -> Option<Change> {
         let at = self.at(now);
-        let (before, after) = self.step(|word| Some(word.force(to, at)))?;
+        let (before, after) = self.word.force(to, at);
         self.changed(before, after, Why::Forced, at)
     }
 
@@ -346,7 +319,7 @@ impl Breaker {
 
     /// For how long it keeps the many away, as far as that is known; `None` while it is closed.
     pub fn refuses(&self, rule: &Rule, now: Instant) -> Option<Duration> {
-        let (word, at) = (self.read(), self.at(now));
+        let (word, at) = (self.word.read(), self.at(now));
         match word.state_at(at) {
             State::Closed => None,
             State::HalfOpen => Some(SHORTLY),
@@ -356,12 +329,12 @@ impl Breaker {
 
     /// Its state at `now`.
     pub fn state(&self, now: Instant) -> State {
-        self.read().state_at(self.at(now))
+        self.word.read().state_at(self.at(now))
     }
 
     /// How it stands.
     pub fn status(&self, rule: &Rule, now: Instant) -> BreakerStatus {
-        let (word, at) = (self.read(), self.at(now));
+        let (word, at) = (self.word.read(), self.at(now));
         let counts = self.sum(millis(rule.window), at);
         BreakerStatus {
             state: word.state_at(at).as_str(),

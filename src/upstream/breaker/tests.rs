@@ -365,13 +365,13 @@ fn any_row_of_events_keeps_the_invariants() {
             lab.pass(Duration::from_millis(random.bits() % 400));
             let before = lab.state();
             if random.unit() < 0.6 {
-                let quiet = lab.breaker.read();
+                let quiet = lab.breaker.word.read();
                 let passed = lab.ask(random.unit() < 0.7);
                 if let Some(ticket) = passed {
                     assert_ne!(before, State::Open, "seed {seed}");
                     out.push(ticket);
                 }
-                let word = lab.breaker.read();
+                let word = lab.breaker.word.read();
                 if word.state == State::HalfOpen {
                     assert!(
                         word.out + word.good <= half_open.max(quiet.good + 1),
@@ -461,7 +461,7 @@ fn between_threads_no_place_is_given_twice_and_none_is_lost() {
         });
         assert!(most.load(SeqCst) <= 5, "round {round}");
         assert!(ends.load(SeqCst) <= 1, "round {round}: it closed twice");
-        let word = lab.breaker.read();
+        let word = lab.breaker.word.read();
         assert_eq!(word.out, 0, "round {round}: a place is lost");
         assert_eq!(word.state == State::Closed, ends.load(SeqCst) == 1);
     }

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Ten million clients that come once, and a few that never stop: what a limit keeps of them.
+
+One Weir with one worker and a limit of one a minute that remembers a million keys. First a million
+distinct keys are sent, and the memory that each of them takes is measured; then the rest, up to
+ten million, more than the table holds at once. Meanwhile ten abusers ask on and on. It fails if
+memory passes the bound, or if an abuser is let through more often than its burst and its rate.
+
+    cargo build --release
+    python3 benches/limit_keys.py [--keys 10000000]
+
+Needs python3 alone. Everything is on loopback. A few minutes.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+WEB, ADMIN = 19530, 19531
+MILLION, BURST, PER_MINUTE, ABUSERS, HEAP = 1_000_000, 5, 1, 10, 200
+# What the table may take at the most, and what else may grow meanwhile.
+MOST_A_KEY, OTHER_MIB = 48, 16
+CONF = """
+[server]
+workers = 1
+drain   = {{ delay = "0s", timeout = "5s" }}
+rate_limit_headers = "off"
+[admin]
+address = "127.0.0.1:%d"
+[log]
+level  = "warn"
+access = {{ to = "off" }}
+[listeners.web]
+address = "127.0.0.1:%d"
+[[routes]]
+id         = "all"
+rate_limit = {{ rate = "%d/m", burst = %d, key = "header:x-user", keys = %d }}
+respond    = {{ body = "ok" }}
+[[routes]]
+id      = "free"
+match   = {{ path = "/free" }}
+respond = {{ body = "ok" }}
+""" % (ADMIN, WEB, PER_MINUTE, BURST, MILLION)
+
+
+class Client:
+    """One keep-alive connection that sends requests in heaps."""
+
+    def __init__(self):
+        self.socket = None
+
+    def ask(self, users, path="/"):
+        """Sends a request for each user; gives how many were let through."""
+        if self.socket is None:
+            self.socket = socket.create_connection(("127.0.0.1", WEB))
+        one = "GET %s HTTP/1.1\r\nHost: a\r\nX-User: %%s\r\n\r\n" % path
+        self.socket.sendall("".join([one % user for user in users]).encode())
+        answered, passed, tail, closing = 0, 0, b"", False
+        while answered < len(users):
+            data = self.socket.recv(1 << 18)
+            if not data:
+                sys.exit("the connection ended early")
+            # an answer begins with its status line; one may be cut in two
+            data = tail + data
+            cut = max(0, len(data) - 11)
+            answered += sum(data.count(line) for line in (b"HTTP/1.1 200", b"HTTP/1.1 429"))
+            passed += data.count(b"HTTP/1.1 200")
+            tail = data[cut:]
+            closing |= b"onnection: close" in data
+        self.drain(tail)
+        if closing:
+            self.socket.close()
+            self.socket = None
+        return passed
+
+    def drain(self, tail):
+        """The rest of the last answer has come with its head, or comes at once."""
+        self.socket.setblocking(False)
+        try:
+            while self.socket.recv(1 << 16):
+                pass
+        except BlockingIOError:
+            pass
+        self.socket.setblocking(True)
+
+
+def status(pid, field):
+    with open(f"/proc/{pid}/status") as text:
+        return int(re.search(field + r":\s+(\d+)", text.read()).group(1)) * 1024
+
+
+def cpu(pid):
+    with open(f"/proc/{pid}/stat") as text:
+        fields = text.read().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def metrics():
+    text = urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/metrics").read().decode()
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
+    return {name: float(value) for name, value in lines}
+
+
+def begin(weir, folder):
+    path = os.path.join(folder, "weir.toml")
+    with open(path, "w") as file:
+        file.write(CONF.format())
+    process = subprocess.Popen([weir, "run", "--config", path])
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/readyz")
+            return process
+        except OSError:
+            time.sleep(0.05)
+    sys.exit("weir does not come up")
+
+
+class Abuse:
+    """Those that never stop: how often each was let through, and how long they have asked."""
+
+    def __init__(self):
+        self.client, self.passed, self.start = Client(), [0] * ABUSERS, time.monotonic()
+
+    def ask(self, turn):
+        who = turn % ABUSERS
+        self.passed[who] += self.client.ask([f"abuser-{who}"])
+
+    def most(self):
+        return BURST + (time.monotonic() - self.start) * PER_MINUTE / 60
+
+
+def send(crowd, abuse, keys):
+    """Keys that come once, in heaps, and an abuser after each heap; gives how many passed."""
+    passed = 0
+    for turn, first in enumerate(range(keys.start, keys.stop, HEAP)):
+        passed += crowd.ask(range(first, min(first + HEAP, keys.stop)))
+        abuse.ask(turn)
+    return passed
+
+
+def measure(weir, total):
+    crowd, abuse = Client(), Abuse()
+    for _ in range(250):
+        crowd.ask(range(HEAP), "/free")
+    before, work, start = status(weir.pid, "VmRSS"), cpu(weir.pid), time.monotonic()
+    passed = send(crowd, abuse, range(MILLION))
+    took, after = time.monotonic() - start, status(weir.pid, "VmRSS")
+    each = (after - before) / MILLION
+    print(
+        f"{MILLION} keys in {took:.0f} s, {passed} let through: {before >> 20} -> {after >> 20} MiB, "
+        f"{each:.1f} bytes a key; {(cpu(weir.pid) - work) / MILLION * 1e6:.2f} us of CPU each",
+        flush=True,
+    )
+    work = cpu(weir.pid)
+    passed += send(crowd, abuse, range(MILLION, total))
+    took, peak, most = time.monotonic() - start, status(weir.pid, "VmHWM"), abuse.most()
+    numbers = metrics()
+    told = {
+        word: int(numbers[f'weir_limiter_{word}{{limit="all.0"}}'])
+        for word in ("keys", "capacity", "evictions_total", "overflow_total")
+    }
+    print(
+        f"{total} keys in {took:.0f} s, {passed} let through: at most {peak >> 20} MiB; "
+        f"{(cpu(weir.pid) - work) / max(1, total - MILLION) * 1e6:.2f} us of CPU each of the rest; {told}"
+    )
+    print(f"abusers let through {min(abuse.passed)} to {max(abuse.passed)} times, {most:.2f} at most")
+    bound = before + MOST_A_KEY * MILLION + (OTHER_MIB << 20)
+    return each <= MOST_A_KEY and peak <= bound and max(abuse.passed) <= most
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keys", type=int, default=10 * MILLION)
+    parser.add_argument("--weir", default=os.path.join(ROOT, "target/release/weir"))
+    args = parser.parse_args()
+    if not shutil.which(args.weir):
+        sys.exit("no such program: " + args.weir + "; cargo build --release")
+    with tempfile.TemporaryDirectory() as folder:
+        weir = begin(args.weir, folder)
+        try:
+            good = measure(weir, args.keys)
+        finally:
+            weir.send_signal(signal.SIGTERM)
+            weir.wait()
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()

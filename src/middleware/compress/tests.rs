@@ -707,7 +707,10 @@ async fn an_encoder_is_free_when_its_client_goes_and_above_the_cap_bodies_are_pl
     let (plain, _send) = ask().await;
     assert!(!plain.headers().contains_key("content-encoding"));
     assert_eq!(plain.headers()["vary"], "accept-encoding");
-    assert_eq!((world.skipped(Skip::Cap), world.encoders.lent()), (1, 128 * one));
+    assert_eq!(
+        (world.skipped(Skip::Cap), world.encoders.lent()),
+        (1, 128 * one)
+    );
     let (mut answer, send) = open.pop().expect("one of them");
     send.send(Frame::data("half an answer".into()))
         .expect("it is read");

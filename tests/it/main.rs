@@ -42,6 +42,7 @@ mod resting;
 mod retries;
 mod shed;
 mod slow_readers;
+mod stampede;
 mod streams;
 mod tls;
 mod tunnels;

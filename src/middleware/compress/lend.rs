@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::encoder::{Encoder, Failed, Make};
 
 /// What the streams that one worker encodes at once may take, in bytes: 128 in gzip or zstd, 25 in
-/// br. What is encoded aside has its bound in the number of seats.
+/// br. What is encoded aside has its bound in the number of seats. Beside it stand the [`KEPT`] idle.
 const MEMORY: usize = 32 << 20;
 
 /// Idle encoders that are kept, over all kinds.

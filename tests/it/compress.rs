@@ -311,7 +311,7 @@ fn j13_j14_a_long_stream_costs_little_memory_and_leaves_nothing_behind() {
             false
         }))
     });
-    for coding in ["gzip", "zstd"] {
+    for coding in ["gzip", "zstd", "br"] {
         let mut gateway = before(&origin);
         let idle = gateway.rss();
         let client = reading(&gateway, coding);

@@ -45,6 +45,7 @@ mod resting;
 mod retries;
 mod shed;
 mod slow_readers;
+mod stampede;
 mod streams;
 mod tls;
 mod tunnels;

@@ -279,23 +279,28 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let desk = Arc::clone(&self.desk);
+        let desk = || Arc::clone(&self.desk);
         let exchange = match business(&request) {
             Business::Find(exchange) => exchange,
             Business::Unsafe(exchange) => {
                 return Either::Right(Box::pin(unsafely::pass(
-                    desk,
+                    desk(),
                     self.inner.clone(),
                     request,
                     exchange,
                 )));
             }
             Business::None(why) => {
-                return Either::Right(Box::pin(slow::pass(desk, self.inner.clone(), request, why)));
+                return Either::Right(Box::pin(slow::pass(
+                    desk(),
+                    self.inner.clone(),
+                    request,
+                    why,
+                )));
             }
         };
         if exchange.sketch.has(Field::Cache) && conditional::for_origin(request.headers()) {
-            let passed = slow::pass(desk, self.inner.clone(), request, Forward::Request);
+            let passed = slow::pass(desk(), self.inner.clone(), request, Forward::Request);
             return Either::Right(Box::pin(passed));
         }
         match self.look(&request, &exchange) {
@@ -305,7 +310,13 @@ where
             }
             Err(look) => {
                 let inner = self.inner.clone();
-                Either::Right(Box::pin(slow::fetch(desk, inner, request, exchange, look)))
+                Either::Right(Box::pin(slow::fetch(
+                    desk(),
+                    inner,
+                    request,
+                    exchange,
+                    look,
+                )))
             }
         }
     }

@@ -85,8 +85,11 @@ impl Did {
         }
     }
 
-    /// As a member in this name.
+    /// As a member in this name. For a plain hit nothing is formatted.
     pub fn member(self, identity: &str) -> HeaderValue {
+        if let Did::Hit(ttl @ 0.., None) = self {
+            return hit(identity, ttl.unsigned_abs());
+        }
         let mut text = Vec::with_capacity(64);
         text.extend_from_slice(identity.as_bytes());
         // Writing to a Vec cannot fail.
@@ -130,6 +133,21 @@ impl Did {
     }
 }
 
+fn hit(identity: &str, ttl: u64) -> HeaderValue {
+    let (mut digits, mut at, mut left) = ([0; 20], 20, ttl);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    let text = [identity.as_bytes(), b"; hit; ttl=", &digits[at..]].concat();
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
+        .unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +165,12 @@ mod tests {
         let unchanged = Some(StatusCode::NOT_MODIFIED);
         for (did, expected) in [
             (Did::Hit(376, None), "weir; hit; ttl=376"),
+            (Did::Hit(0, None), "weir; hit; ttl=0"),
+            (Did::Hit(-7, None), "weir; hit; ttl=-7"),
+            (
+                Did::Hit(i64::MAX, None),
+                "weir; hit; ttl=9223372036854775807",
+            ),
             (
                 Did::Hit(-5, Some(Detail::WhileRevalidate)),
                 "weir; hit; ttl=-5; detail=stale-while-revalidate",

@@ -1,18 +1,15 @@
 //! What is stored, for all routes and workers: bounded by bytes, written off the workers.
 //!
-//! Behind a trait of our own stands `moka` (TinyLFU: what is asked for once does not sweep out what
-//! is asked for often). It is asked by workers and written by the control thread alone, from a
+//! Where it stands is behind a trait (`shelf`). That is asked by workers and written by the control thread alone, from a
 //! bounded queue: so changes of one key never race, and no worker waits for room to be made. What
 //! does not fit into the queue is not stored, and counted. What is purged is never served from that
 //! moment on (`stamps`); its memory is let go by a sweep behind it.
 
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use moka::notification::RemovalCause;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
@@ -24,6 +21,10 @@ use super::shy::Shy;
 use super::stamps::{Purge, Stamps};
 use crate::clock;
 use crate::telemetry::cache::{CacheCells, Evicted, Inserted, Purged};
+use shelf::Moka;
+pub use shelf::Shelf;
+
+mod shelf;
 
 /// Answers that wait to be stored.
 const QUEUE: usize = 4096;
@@ -37,84 +38,6 @@ const SHARE: u64 = 8;
 const TIDY: Duration = Duration::from_millis(250);
 /// Keys looked at by a sweep before others get a turn.
 const STEP: usize = 512;
-
-/// Where objects stand: bounded by what they weigh.
-pub trait Shelf: Send + Sync {
-    /// What stands there.
-    fn get(&self, key: u128) -> Option<Arc<Object>>;
-    /// Puts it there, if it is worth its place.
-    fn put(&self, key: u128, object: Arc<Object>);
-    /// Takes it away.
-    fn remove(&self, key: u128);
-    /// Makes room, as far as that was put off.
-    fn tidy(&self);
-    /// The keys there are.
-    fn keys(&self) -> Vec<u128>;
-    /// How many, and what they weigh.
-    fn size(&self) -> (u64, u64);
-}
-
-/// A key is keyed by chance already: half of it is its hash.
-#[derive(Default)]
-struct Half(u64);
-
-impl Hasher for Half {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        // Keys are written whole; this is for completeness.
-        self.0 = bytes
-            .iter()
-            .fold(self.0, |hash, b| hash.rotate_left(8) ^ u64::from(*b));
-    }
-    fn write_u128(&mut self, key: u128) {
-        self.0 = key as u64;
-    }
-}
-
-struct Moka(moka::sync::Cache<u128, Arc<Object>, BuildHasherDefault<Half>>);
-
-impl Moka {
-    fn new(memory: u64, cells: Arc<CacheCells>) -> Self {
-        let weight =
-            |_: &u128, object: &Arc<Object>| u32::try_from(object.weight()).unwrap_or(u32::MAX);
-        let cache = moka::sync::Cache::builder()
-            .max_capacity(memory)
-            .weigher(weight)
-            .eviction_listener(move |_, object: Arc<Object>, cause| {
-                if cause == RemovalCause::Size {
-                    let now = clock::now();
-                    let spent = object.count(|entry| entry.head.terms.is_spent(now));
-                    let useful = object.entries.len() as u64 - spent;
-                    cells.evictions[Evicted::Expired as usize].add(spent);
-                    cells.evictions[Evicted::Size as usize].add(useful);
-                }
-            });
-        Moka(cache.build_with_hasher(BuildHasherDefault::default()))
-    }
-}
-
-impl Shelf for Moka {
-    fn get(&self, key: u128) -> Option<Arc<Object>> {
-        self.0.get(&key)
-    }
-    fn put(&self, key: u128, object: Arc<Object>) {
-        self.0.insert(key, object);
-    }
-    fn remove(&self, key: u128) {
-        self.0.invalidate(&key);
-    }
-    fn tidy(&self) {
-        self.0.run_pending_tasks();
-    }
-    fn keys(&self) -> Vec<u128> {
-        self.0.iter().map(|(key, _)| *key).collect()
-    }
-    fn size(&self) -> (u64, u64) {
-        (self.0.entry_count(), self.0.weighted_size())
-    }
-}
 
 /// What the control thread is to do.
 enum Order {
@@ -207,14 +130,20 @@ impl Store {
 
     /// The answer for a request with these fields, and what else is under its key.
     pub fn find(&self, key: &Key, asked: &HeaderMap) -> Found {
+        self.find_in(self.shelf.get(key.hash()), key, asked)
+    }
+
+    /// The same, for a request that has been counted.
+    pub fn find_again(&self, key: &Key, asked: &HeaderMap) -> Found {
+        self.find_in(self.standing(key.hash()), key, asked)
+    }
+
+    fn find_in(&self, object: Option<Arc<Object>>, key: &Key, asked: &HeaderMap) -> Found {
         let landed = self
             .flights
             .landed(key, asked)
             .filter(|entry| self.serves(entry));
-        let object = self
-            .shelf
-            .get(key.hash())
-            .filter(|o| *o.parts == *key.parts());
+        let object = object.filter(|o| *o.parts == *key.parts());
         let entry = landed.or_else(|| {
             let object = object.as_ref()?;
             let entry = object.select(asked)?;
@@ -260,7 +189,7 @@ impl Store {
 
     /// Whether there is anything under this key, stored or under way.
     pub fn holds(&self, key: &Key) -> bool {
-        self.flights.any(key) || self.shelf.get(key.hash()).is_some()
+        self.flights.any(key) || self.shelf.holds(key.hash())
     }
 
     /// Serves nothing any more that this is about.
@@ -335,10 +264,8 @@ impl Store {
             self.cells.evictions[Evicted::Purged as usize].inc();
             return;
         }
-        let before = self
-            .shelf
-            .get(key.hash())
-            .filter(|o| *o.parts == *key.parts());
+        let before = self.standing(key.hash());
+        let before = before.filter(|o| *o.parts == *key.parts());
         let alive = |old: &Entry| self.serves(old);
         let most = self.memory / SHARE;
         let object = Object::with(
@@ -354,9 +281,15 @@ impl Store {
         self.shelf.put(key.hash(), Arc::new(object));
     }
 
+    /// What stands under a key. Only what clients ask for is to count, so an absent one is not asked
+    /// for.
+    fn standing(&self, key: u128) -> Option<Arc<Object>> {
+        self.shelf.holds(key).then(|| self.shelf.get(key)).flatten()
+    }
+
     /// Lets the dead go that stand under a key, and what nothing can be done with any more.
     fn look(&self, key: u128) {
-        let Some(object) = self.shelf.get(key) else {
+        let Some(object) = self.standing(key) else {
             return;
         };
         let now = clock::now();

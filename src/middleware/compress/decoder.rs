@@ -6,7 +6,7 @@
 
 use brotli::enc::StandardAlloc;
 use brotli::{BrotliDecompressStream, BrotliResult, BrotliState};
-use flate2::{Decompress, FlushDecompress, Status};
+use zlib_rs::{Inflate, InflateFlush, Status};
 use zstd::stream::raw::{DParameter, Decoder as Zstd, InBuffer, Operation as _, OutBuffer};
 
 use crate::message::coding::Coding;
@@ -16,6 +16,9 @@ const RATIO: u64 = 100;
 
 /// Bytes out for which no ratio is asked: a page of zeros is no attack.
 const FREE: u64 = 1 << 20;
+
+/// The largest window, as a power of two; 16 more say that a gzip header comes.
+const GZIP_WINDOW: u8 = 15 + 16;
 
 /// The largest window, as a power of two (RFC 9659).
 const ZSTD_WINDOW: u32 = 23;
@@ -44,7 +47,7 @@ pub(super) struct Decoder {
 }
 
 enum Codec {
-    Gzip(Decompress),
+    Gzip(Inflate),
     Br(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
     Zstd(Zstd<'static>),
 }
@@ -52,7 +55,7 @@ enum Codec {
 impl Decoder {
     pub(super) fn new(coding: Coding) -> Result<Self, Bad> {
         let codec = match coding {
-            Coding::Gzip => Codec::Gzip(Decompress::new_gzip(15)),
+            Coding::Gzip => Codec::Gzip(Inflate::new(true, GZIP_WINDOW)),
             Coding::Br => {
                 let alloc = StandardAlloc::default;
                 Codec::Br(Box::new(BrotliState::new_strict(alloc(), alloc(), alloc())))
@@ -81,10 +84,10 @@ impl Decoder {
             Codec::Gzip(decoder) => {
                 // Members may follow each other (RFC 1952 2.2).
                 if self.whole {
-                    *decoder = Decompress::new_gzip(15);
+                    *decoder = Inflate::new(true, GZIP_WINDOW);
                 }
                 let (before_in, before_out) = (decoder.total_in(), decoder.total_out());
-                let status = decoder.decompress(input, room, FlushDecompress::None);
+                let status = decoder.decompress(input, room, InflateFlush::NoFlush);
                 self.whole = status.map_err(|_| Bad::Garbage)? == Status::StreamEnd;
                 let taken = decoder.total_in() - before_in;
                 let given = decoder.total_out() - before_out;

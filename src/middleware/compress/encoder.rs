@@ -1,25 +1,42 @@
 //! The encoders: one step of any coding, into a buffer that is taken empty.
 //!
-//! Windows and tables are bounded here, so that a stream costs a few hundred KiB and not what the
-//! codecs take when nobody says (brotli: 11 and 4 MiB). gzip and zstd are begun anew instead of
-//! allocated: for a small body that is most of the work.
+//! Windows, tables and blocks are bounded here, so that a stream costs what [`Make::weight`] says and
+//! not what the codecs take when nobody says (brotli: 11 and 4 MiB). gzip and zstd are begun anew
+//! instead of allocated: for a small body that is most of the work.
 
 use brotli::enc::StandardAlloc;
 use brotli::enc::encode::{
     BrotliEncoderOperation, BrotliEncoderParameter as Br, BrotliEncoderStateStruct,
 };
-use flate2::{Compress, Compression, FlushCompress, Status};
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Status};
 use zstd::stream::raw::{CParameter, Encoder as Zstd, InBuffer, Operation as _, OutBuffer};
 
 use crate::message::coding::Coding;
 
 /// Windows, as powers of two.
-const GZIP_WINDOW: u8 = 15;
-const BR_WINDOW: u32 = 18;
-const ZSTD_WINDOW: u32 = 17;
+const GZIP_WINDOW: i32 = 14;
+const BR_WINDOW: u32 = 16;
+const BR_WIDE_WINDOW: u32 = 18;
+const ZSTD_WINDOW: u32 = 15;
+
+/// What zlib adds to a window's size to say that the stream has a gzip header.
+const GZIP_HEADER: i32 = 16;
+
+/// Symbols that gzip gathers before it writes a block, as a power of two, less 6.
+const GZIP_BLOCK: i32 = 7;
 
 /// Tables of zstd, as powers of two: of long matches, of short ones.
-const ZSTD_TABLES: (u32, u32) = (16, 15);
+const ZSTD_TABLES: (u32, u32) = (14, 13);
+
+/// The largest block of zstd, in bytes: its buffers are many times as large.
+const ZSTD_BLOCK: u32 = 16 * 1024;
+
+/// From this level on, brotli takes tables of 34 MiB for a window of 64 KiB, and fewer for a wider.
+const BR_NEEDS_WIDE: u8 = 5;
+
+/// Input after which brotli has to say what it has, in bytes: all that it knows of it stays in memory
+/// until then, a hundred times what it comes to.
+const BR_BLOCK: usize = 32 * 1024;
 
 /// Room that a step makes for its output, in bytes.
 const ROOM: usize = 4 * 1024;
@@ -40,30 +57,62 @@ pub(super) enum Then {
 #[error("the encoder failed")]
 pub(super) struct Failed;
 
-/// One stream being encoded.
-pub(super) struct Encoder {
+/// What an encoder is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Make {
     pub(super) coding: Coding,
     pub(super) level: u8,
+    /// For one of the few long bodies that are encoded aside: it may take more memory.
+    pub(super) aside: bool,
+}
+
+impl Make {
+    /// What it takes of memory for a stream without end, in bytes.
+    pub(super) fn weight(self) -> usize {
+        match self.coding {
+            Coding::Gzip | Coding::Zstd => 256 << 10,
+            Coding::Br if self.level < BR_NEEDS_WIDE => 1280 << 10,
+            Coding::Br => 2304 << 10,
+        }
+    }
+
+    fn br_window(self) -> u32 {
+        if self.aside || self.level >= BR_NEEDS_WIDE {
+            BR_WIDE_WINDOW
+        } else {
+            BR_WINDOW
+        }
+    }
+}
+
+/// One stream being encoded.
+pub(super) struct Encoder {
+    pub(super) make: Make,
     codec: Codec,
+    /// Input that brotli has not said yet, in bytes.
+    unsaid: usize,
 }
 
 enum Codec {
-    Gzip(Compress),
+    Gzip(Deflate),
     Br(Box<BrotliEncoderStateStruct<StandardAlloc>>),
     Zstd(Zstd<'static>),
 }
 
 impl Encoder {
-    pub(super) fn new(coding: Coding, level: u8) -> Result<Self, Failed> {
-        let codec = match coding {
-            Coding::Gzip => {
-                let level = Compression::new(u32::from(level));
-                Codec::Gzip(Compress::new_gzip(level, GZIP_WINDOW))
-            }
+    pub(super) fn new(make: Make) -> Result<Self, Failed> {
+        let level = make.level;
+        let codec = match make.coding {
+            Coding::Gzip => Codec::Gzip(Deflate::new_with_config(DeflateConfig {
+                level: i32::from(level),
+                window_bits: GZIP_WINDOW + GZIP_HEADER,
+                mem_level: GZIP_BLOCK,
+                ..DeflateConfig::default()
+            })),
             Coding::Br => {
                 let mut encoder = BrotliEncoderStateStruct::new(StandardAlloc::default());
                 encoder.set_parameter(Br::BROTLI_PARAM_QUALITY, u32::from(level));
-                encoder.set_parameter(Br::BROTLI_PARAM_LGWIN, BR_WINDOW);
+                encoder.set_parameter(Br::BROTLI_PARAM_LGWIN, make.br_window());
                 Codec::Br(Box::new(encoder))
             }
             Coding::Zstd => {
@@ -72,6 +121,7 @@ impl Encoder {
                     CParameter::WindowLog(ZSTD_WINDOW),
                     CParameter::HashLog(ZSTD_TABLES.0),
                     CParameter::ChainLog(ZSTD_TABLES.1),
+                    CParameter::MaxBlockSize(ZSTD_BLOCK),
                 ] {
                     encoder.set_parameter(bound).map_err(|_| Failed)?;
                 }
@@ -79,9 +129,9 @@ impl Encoder {
             }
         };
         Ok(Encoder {
-            coding,
-            level,
+            make,
             codec,
+            unsaid: 0,
         })
     }
 
@@ -104,8 +154,14 @@ impl Encoder {
                 let pledged = encoder.set_pledged_src_size(Some(length));
                 pledged.map_err(|_| Failed)
             }
+            // From 1 MiB on it takes a table of 4 MiB.
             Codec::Br(encoder) => {
-                let hint = u32::try_from(length).unwrap_or(u32::MAX);
+                let most = if self.make.aside {
+                    u32::MAX
+                } else {
+                    (1 << 20) - 1
+                };
+                let hint = u32::try_from(length).unwrap_or(most).min(most);
                 encoder.set_parameter(Br::BROTLI_PARAM_SIZE_HINT, hint);
                 Ok(())
             }
@@ -120,33 +176,48 @@ impl Encoder {
         then: Then,
         out: &mut Vec<u8>,
     ) -> Result<(), Failed> {
+        self.unsaid += input.len();
         match &mut self.codec {
             Codec::Gzip(encoder) => gzip(encoder, input, then, out),
-            Codec::Br(encoder) => br(encoder, input, then, out),
+            Codec::Br(encoder) => {
+                let full = self.unsaid >= BR_BLOCK && !self.make.aside;
+                let then = if full && then == Then::GoOn {
+                    Then::Flush
+                } else {
+                    then
+                };
+                if then != Then::GoOn {
+                    self.unsaid = 0;
+                }
+                br(encoder, input, then, out)
+            }
             Codec::Zstd(encoder) => zstd(encoder, input, then, out),
         }
     }
 }
 
 fn gzip(
-    encoder: &mut Compress,
+    encoder: &mut Deflate,
     mut input: &[u8],
     then: Then,
     out: &mut Vec<u8>,
 ) -> Result<(), Failed> {
     let flush = match then {
-        Then::GoOn => FlushCompress::None,
-        Then::Flush => FlushCompress::Sync,
-        Then::Finish => FlushCompress::Finish,
+        Then::GoOn => DeflateFlush::NoFlush,
+        Then::Flush => DeflateFlush::SyncFlush,
+        Then::Finish => DeflateFlush::Finish,
     };
     loop {
-        out.reserve(ROOM);
-        let before = encoder.total_in();
-        let status = encoder.compress_vec(input, out, flush);
-        let taken = usize::try_from(encoder.total_in() - before).map_err(|_| Failed)?;
-        input = &input[taken..];
-        // A buffer that is not full says that there is no more to come.
-        let drained = out.len() < out.capacity();
+        let at = out.len();
+        out.resize(at + ROOM, 0);
+        let (taken, given) = (encoder.total_in(), encoder.total_out());
+        let status = encoder.compress(input, &mut out[at..], flush);
+        let count = |now, before| usize::try_from(now - before).map_err(|_| Failed);
+        let given = count(encoder.total_out(), given)?;
+        out.truncate(at + given);
+        input = &input[count(encoder.total_in(), taken)?..];
+        // Room that is left says that there is no more to come.
+        let drained = given < ROOM;
         match (status.map_err(|_| Failed)?, then) {
             (Status::StreamEnd, _) => return Ok(()),
             (_, Then::Finish) => {}

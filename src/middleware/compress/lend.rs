@@ -1,5 +1,4 @@
-//! What a worker has for encoding: a number of encoders and no more, and a seat aside for long
-//! work.
+//! What a worker has for encoding: memory for encoders and no more, and a seat aside for long work.
 //!
 //! Encoders that can be used again are kept, a few of each kind. Long work (brotli of a large
 //! body, the highest levels) is done by threads beside the workers, which whoever starts threads
@@ -10,12 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::encoder::{Encoder, Failed};
-use crate::message::coding::Coding;
+use super::encoder::{Encoder, Failed, Make};
 
-/// Streams that one worker encodes at once. Each holds about 350 KiB in gzip, 700 in zstd and 2.5 MiB
-/// in br, once it has seen that much of its body; br takes more for one that is many MiB long.
-const MOST: usize = 128;
+/// What the streams that one worker encodes at once may take, in bytes: 128 in gzip or zstd, 25 in
+/// br. What is encoded aside has its bound in the number of seats. Beside it stand the [`KEPT`] idle.
+const MEMORY: usize = 32 << 20;
 
 /// Idle encoders that are kept, over all kinds.
 const KEPT: usize = 16;
@@ -36,6 +34,7 @@ pub trait Aside: Send + Sync {
 
 /// A worker's encoders.
 pub struct Encoders {
+    /// What those in use may take, in bytes.
     lent: AtomicUsize,
     idle: Mutex<Vec<Encoder>>,
     aside: Option<Arc<dyn Aside>>,
@@ -51,32 +50,32 @@ impl Encoders {
         }
     }
 
-    /// An encoder for a body of this length, unless too many are in use.
+    /// An encoder for a body of this length, unless those in use take too much.
     pub(super) fn take(
         self: &Arc<Self>,
-        coding: Coding,
-        level: u8,
+        make: Make,
         length: Option<u64>,
     ) -> Result<Option<Lent>, Failed> {
-        if self.lent.load(Relaxed) >= MOST {
+        let weight = if make.aside { 0 } else { make.weight() };
+        if self.lent.load(Relaxed) + weight > MEMORY {
             return Ok(None);
         }
         let kept = {
             let mut idle = self.idle.lock();
-            let fits = |e: &Encoder| e.coding == coding && e.level == level;
-            let at = idle.iter().rposition(fits);
+            let at = idle.iter().rposition(|e| e.make == make);
             at.map(|at| idle.swap_remove(at))
         };
         let mut encoder = match kept {
             Some(kept) => kept,
-            None => Encoder::new(coding, level)?,
+            None => Encoder::new(make)?,
         };
         if let Some(length) = length {
             encoder.expect(length)?;
         }
-        self.lent.fetch_add(1, Relaxed);
+        self.lent.fetch_add(weight, Relaxed);
         Ok(Some(Lent {
             encoder: Some(encoder),
+            weight,
             home: Arc::clone(self),
         }))
     }
@@ -87,7 +86,7 @@ impl Encoders {
         aside.sit().then(|| Seat(Arc::clone(self)))
     }
 
-    /// Encoders in use.
+    /// What encoders in use may take.
     #[cfg(test)]
     pub(super) fn lent(&self) -> usize {
         self.lent.load(Relaxed)
@@ -98,12 +97,13 @@ impl Encoders {
 pub(super) struct Lent {
     /// Not there while it is aside, and not after it has failed.
     pub(super) encoder: Option<Encoder>,
+    weight: usize,
     home: Arc<Encoders>,
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.home.lent.fetch_sub(1, Relaxed);
+        self.home.lent.fetch_sub(self.weight, Relaxed);
         let Some(mut encoder) = self.encoder.take() else {
             return;
         };

@@ -18,8 +18,9 @@ use super::Levels;
 use super::body::Encoding;
 use super::decoder::Decoder;
 use super::decoding::Decoding;
+use super::encoder::Make;
 use super::fields;
-use super::lend::Encoders;
+use super::lend::{Encoders, Lent, Seat};
 use super::verdict::{Asked, Rules, Verdict, judge};
 use crate::error::GatewayError;
 use crate::message::coding::Coding;
@@ -41,6 +42,12 @@ pub(super) struct Guide {
 impl Guide {
     pub(super) fn cells(&self) -> &CompressionCells {
         self.metrics.compression.of(self.worker)
+    }
+
+    /// The codings that take little memory, best first: for when there is none for br.
+    fn light(&self) -> Vec<Coding> {
+        let codings = self.rules.codings.iter().copied();
+        codings.filter(|coding| *coding != Coding::Br).collect()
     }
 }
 
@@ -139,7 +146,7 @@ fn answer(guide: &Arc<Guide>, asked: &Asked, mut response: Response) -> Response
             fields::recode(response.headers_mut(), None);
             response
         }
-        Verdict::Encode(coding) => encode(guide, coding, length, response),
+        Verdict::Encode(coding) => encode(guide, asked, coding, length, response),
         Verdict::Decode(coding) => decode(guide, coding, response),
     }
 }
@@ -151,10 +158,28 @@ fn left(guide: &Guide, reason: Skip, response: Response) -> Response {
 
 fn encode(
     guide: &Arc<Guide>,
+    asked: &Asked,
     coding: Coding,
     length: Option<u64>,
     mut response: Response,
 ) -> Response {
+    let first = lend(guide, coding, length).map(|lent| (coding, lent));
+    let lent = first.or_else(|| {
+        let lighter = asked.accepted.choose(&guide.light());
+        let lighter = lighter.filter(|lighter| *lighter != coding)?;
+        Some((lighter, lend(guide, lighter, length)?))
+    });
+    let Some((coding, (lent, seat))) = lent else {
+        return left(guide, Skip::Cap, response);
+    };
+    guide.cells().codings[coding.index()].responses.inc();
+    fields::recode(response.headers_mut(), Some(coding));
+    let guide = Arc::clone(guide);
+    response.map(|body| Body::wrap(Encoding::new(body, guide, coding, lent, seat)))
+}
+
+/// What encodes a body of this length; `None` while there is no memory for it.
+fn lend(guide: &Guide, coding: Coding, length: Option<u64>) -> Option<(Lent, Option<Seat>)> {
     let level = guide.levels.of(coding);
     let long = Levels::is_high(coding, level)
         || (coding == Coding::Br && length.is_some_and(|length| length > LONG));
@@ -163,13 +188,14 @@ fn encode(
         None if long => level.min(Levels::USUAL.of(coding)),
         _ => level,
     };
-    let Ok(Some(lent)) = guide.encoders.take(coding, level, length) else {
-        return left(guide, Skip::Cap, response);
+    let aside = seat.is_some();
+    let make = Make {
+        coding,
+        level,
+        aside,
     };
-    guide.cells().codings[coding.index()].responses.inc();
-    fields::recode(response.headers_mut(), Some(coding));
-    let guide = Arc::clone(guide);
-    response.map(|body| Body::wrap(Encoding::new(body, guide, coding, lent, seat)))
+    let lent = guide.encoders.take(make, length).ok().flatten()?;
+    Some((lent, seat))
 }
 
 fn decode(guide: &Guide, coding: Coding, mut response: Response) -> Response {

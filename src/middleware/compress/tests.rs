@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::decoder::{Bad, Decoder};
-use super::encoder::{Encoder, Then};
+use super::encoder::{Encoder, Make, Then};
 use super::*;
 use crate::error::{GatewayError, Reason};
 use crate::message::{Body, Request, Response};
@@ -31,8 +31,16 @@ fn decoded(coding: Coding, bytes: &[u8]) -> Vec<u8> {
     plain
 }
 
+fn usual(coding: Coding) -> Make {
+    Make {
+        coding,
+        level: Levels::USUAL.of(coding),
+        aside: false,
+    }
+}
+
 fn encoded(coding: Coding, plain: &[u8]) -> Vec<u8> {
-    let mut encoder = Encoder::new(coding, Levels::USUAL.of(coding)).expect("memory");
+    let mut encoder = Encoder::new(usual(coding)).expect("memory");
     let mut out = Vec::new();
     encoder
         .step(plain, Then::Finish, &mut out)
@@ -88,9 +96,9 @@ proptest! {
         again in any::<bool>(),
         piece in 1..4000usize,
     ) {
-        let mut encoder = Encoder::new(coding, Levels::USUAL.of(coding)).expect("memory");
+        let mut encoder = Encoder::new(usual(coding)).expect("memory");
         if again && encoder.step(b"left over", Then::GoOn, &mut Vec::new()).is_ok() && !encoder.renew() {
-            encoder = Encoder::new(coding, Levels::USUAL.of(coding)).expect("memory");
+            encoder = Encoder::new(usual(coding)).expect("memory");
         }
         let (mut plain, mut out) = (Vec::new(), Vec::new());
         for (bytes, flush, times) in pieces {
@@ -689,6 +697,7 @@ async fn an_encoder_is_free_when_its_client_goes_and_above_the_cap_bodies_are_pl
         let (answer, _) = world.ask(request("accept-encoding: gzip"), answer).await;
         (answer, send)
     };
+    let one = usual(Coding::Gzip).weight();
     let mut open = Vec::new();
     for _ in 0..128 {
         let (answer, send) = ask().await;
@@ -698,15 +707,43 @@ async fn an_encoder_is_free_when_its_client_goes_and_above_the_cap_bodies_are_pl
     let (plain, _send) = ask().await;
     assert!(!plain.headers().contains_key("content-encoding"));
     assert_eq!(plain.headers()["vary"], "accept-encoding");
-    assert_eq!((world.skipped(Skip::Cap), world.encoders.lent()), (1, 128));
+    assert_eq!(
+        (world.skipped(Skip::Cap), world.encoders.lent()),
+        (1, 128 * one)
+    );
     let (mut answer, send) = open.pop().expect("one of them");
     send.send(Frame::data("half an answer".into()))
         .expect("it is read");
     assert!(!ready(answer.body_mut()).is_empty());
     drop(answer);
-    assert_eq!(world.encoders.lent(), 127);
+    assert_eq!(world.encoders.lent(), 127 * one);
     let (answer, _send) = ask().await;
     assert!(answer.headers().contains_key("content-encoding"));
+}
+
+/// CASES J13: br takes five times as much as the others.
+#[tokio::test]
+async fn without_memory_for_br_the_next_coding_is_taken() {
+    let world = World::new("");
+    let ask = |fields: &'static str| {
+        let (send, frames) = mpsc::unbounded_channel();
+        let body = Body::wrap(Piecewise(frames));
+        let answer = response(200, "content-type: text/plain", body);
+        let world = &world;
+        async move { (world.ask(request(fields), answer).await.0, send) }
+    };
+    let coding = |answer: &Response| answer.headers().get("content-encoding").cloned();
+    let mut open = Vec::new();
+    while world.encoders.lent() + usual(Coding::Br).weight() <= 32 << 20 {
+        let (answer, send) = ask("accept-encoding: br, gzip").await;
+        assert_eq!(coding(&answer), Some(HeaderValue::from_static("br")));
+        open.push((answer, send));
+    }
+    assert_eq!(open.len(), 25);
+    let (next, _send) = ask("accept-encoding: br, gzip").await;
+    assert_eq!(coding(&next), Some(HeaderValue::from_static("gzip")));
+    let (plain, _send) = ask("accept-encoding: br").await;
+    assert_eq!((coding(&plain), world.skipped(Skip::Cap)), (None, 1));
 }
 
 /// A thread of its own for each job, and one seat.

@@ -146,7 +146,7 @@ where
     /// boarded it meanwhile gets that too.
     fn came_meanwhile(&self, flight: &Arc<Flight>) -> Option<Response> {
         let (desk, key) = (self.desk, &self.look.key);
-        let entry = desk.store.find(key, &self.headers).entry?;
+        let entry = desk.store.find_again(key, &self.headers).entry?;
         let known = self.look.found.entry.as_ref();
         let at = moment();
         let terms = &entry.head.terms;

@@ -255,3 +255,36 @@ async fn what_nothing_can_be_done_with_is_let_go_as_expired() {
         (1, 0)
     );
 }
+
+/// Half of the requests go to 400 objects, the other half to 20,000, and there is room for 600: of the
+/// 400, LRU would have six in ten.
+#[test]
+fn i29_what_is_asked_for_often_stays_however_much_is_asked_for_once() {
+    const OBJECTS: u64 = 20_000;
+    let store = store(2 << 20);
+    let chance = crate::chance::Chance::seeded(1);
+    let (mut hits, mut asked_for) = (0, 0);
+    for round in 0..60_000 {
+        let popular = chance.below(2) == 0;
+        let number = chance.below(if popular { 400 } else { OBJECTS });
+        let target = format!("/{number}");
+        let there = has(&store, &target, "a");
+        if popular && round > 20_000 {
+            asked_for += 1;
+            hits += u64::from(there);
+        }
+        if !there {
+            put(&store, &target, "a", 2000);
+        }
+        if round % 32 == 0 {
+            store.shelf.tidy();
+        }
+    }
+    store.shelf.tidy();
+    let (objects, weight) = store.size();
+    assert!(
+        weight <= store.memory() && objects > 300,
+        "{objects} objects, {weight} bytes"
+    );
+    assert!(hits * 100 > asked_for * 95, "{hits} of {asked_for}");
+}

@@ -371,3 +371,15 @@ fn is_h2_violation(error: &hyper::Error) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_a_connection_needs_while_it_rests_is_small() {
+        fn size<A, F>(_: impl Fn(A) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let size = size(super::serve);
+        assert!(size <= 2048, "{size} bytes: box what is rare or soon over");
+    }
+}

@@ -491,12 +491,3 @@ async fn a_proxy_header_is_required_where_it_is_asked_for() {
     all(&mut client).await;
     town.refused_are(Refused::ProxyHeader, 1).await;
 }
-
-#[test]
-fn what_a_connection_needs_while_it_rests_is_small() {
-    fn size<A, F>(_: impl Fn(A) -> F) -> usize {
-        std::mem::size_of::<F>()
-    }
-    let size = size(super::connection::serve);
-    assert!(size <= 2048, "{size} bytes: box what is rare or soon over");
-}

@@ -102,6 +102,7 @@ concurrency = { max = 60000 }"""
 [server]
 workers = 1
 drain   = {{ delay = "0s", timeout = "2s" }}
+rate_limit_headers = "off"  # nginx and HAProxy say nothing of their limits
 [admin]
 address = "127.0.0.1:{ADMIN}"
 [log]

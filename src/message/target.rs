@@ -133,6 +133,25 @@ pub struct Host<'a> {
     pub port: Option<u16>,
 }
 
+const UPPER: u8 = 1;
+/// No host has it.
+const ODD: u8 = 2;
+/// What each byte is in the name of a host.
+const KINDS: [u8; 256] = {
+    let mut kinds = [ODD; 256];
+    let mut byte = 0;
+    while byte < kinds.len() {
+        let letter = byte as u8;
+        if letter.is_ascii_uppercase() {
+            kinds[byte] = UPPER;
+        } else if letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'.' | b'_') {
+            kinds[byte] = 0;
+        }
+        byte += 1;
+    }
+    kinds
+};
+
 /// Reads `host[:port]` as it stands in Host or `:authority` (RFC 9110 7.2). `None` for anything
 /// else: user information, an empty name, a port that is none, letters that no host has.
 pub fn host(text: &str) -> Option<Host<'_>> {
@@ -155,11 +174,9 @@ pub fn host(text: &str) -> Option<Host<'_>> {
     };
     let name = name.strip_suffix('.').unwrap_or(name);
     let bracketed = name.starts_with('[');
-    let (mut upper, mut good) = (false, true);
-    for byte in name.bytes() {
-        good &= byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        upper |= byte.is_ascii_uppercase();
-    }
+    let kinds = name.bytes().map(|byte| KINDS[usize::from(byte)]);
+    let kinds = kinds.fold(0, |all, kind| all | kind);
+    let (upper, good) = (kinds & UPPER != 0, kinds & ODD == 0);
     if name.is_empty() || name.starts_with('.') || !(good || bracketed) {
         return None;
     }

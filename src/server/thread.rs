@@ -153,6 +153,8 @@ async fn live(start: Start) -> Option<AccessLog> {
     let mut beat = std::pin::pin!(heartbeat(&worker));
     // A task like any other: it waits in the row that requests wait in. It ends with the runtime.
     tokio::spawn(watch_lag(worker.clone()));
+    let encoders = worker.encoders.clone();
+    tokio::spawn(async move { encoders.hand_out_turns().await });
     let mut end = std::pin::pin!(ended(floor.local.clone(), signal.clone()));
     loop {
         tokio::select! {
@@ -211,7 +213,7 @@ async fn heartbeat(worker: &Worker) {
     }
 }
 
-/// Many times a second: how late the loop comes round, and what is shed for it.
+/// Many times a second: how late the loop comes round, for who encodes too, and what is shed for it.
 async fn watch_lag(worker: Arc<Worker>) {
     let mut own = pressure::Own::default();
     let mut due = clock::now();
@@ -219,6 +221,7 @@ async fn watch_lag(worker: Arc<Worker>) {
         let last = due;
         due = clock::now() + LAG_TICK;
         tokio::time::sleep_until(due.into()).await;
+        worker.encoders.turn().await;
         let now = clock::now();
         let lag = now.duration_since(due);
         let rules = worker.view().plan.server.shed;

@@ -13,6 +13,7 @@ use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 
 use crate::chance::Chance;
+use crate::middleware::compress::Encoders;
 use crate::plan::listener::ListenerPlan;
 use crate::plan::route::RoutePlan;
 use crate::plan::stack::{self, Kit, Stack};
@@ -31,6 +32,8 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     /// Its chance.
     pub chance: Arc<Chance>,
+    /// Its encoders.
+    pub encoders: Arc<Encoders>,
     kit: Kit,
     sight: Mutex<Sight>,
 }
@@ -59,6 +62,7 @@ impl Worker {
             pools: kit.pools.clone(),
             metrics: kit.metrics.clone(),
             chance: kit.chance.clone(),
+            encoders: kit.encoders.clone(),
             kit,
             sight: Mutex::new(Sight {
                 cache: PlanCache::new(&shared),

@@ -116,16 +116,17 @@ impl Service<Request> for Send {
 impl Sender {
     async fn attempt(self: Arc<Self>, mut request: Request) -> Result<Response, GatewayError> {
         let started = clock::now();
-        let extensions = std::mem::take(request.extensions_mut());
-        let exchange = extensions.get::<Arc<Exchange>>();
-        let further = extensions.get::<Further>();
-        let tried = further.map_or(&[] as &[_], |f| &f.tried);
-        let fresh = further.is_some_and(|f| f.fresh);
+        let extensions = request.extensions_mut();
+        let exchange = extensions.remove::<Arc<Exchange>>();
+        let exchange = exchange.as_ref();
+        let further = extensions.remove::<Further>().unwrap_or_default();
+        // What is ours ends here; the empty map is of use to `pass_interims`.
+        extensions.clear();
         let (slot, tickets) = self.slot(
             &Wish {
                 hash: self.upstream.key.of(&request, exchange),
                 exchange,
-                avoid: tried,
+                avoid: &further.tried,
                 safe: admit::is_safe(&request),
                 worker: self.pools.worker,
             },
@@ -143,7 +144,9 @@ impl Sender {
             per_try: self.per_try.map(|limit| started + limit),
             exchange,
         };
-        let result = self.exchange(request, &slot, fresh, limits, started).await;
+        let result = self
+            .exchange(request, &slot, further.fresh, limits, started)
+            .await;
         let took = record.headers(&result);
         if let Some(exchange) = exchange {
             exchange.note(|notes| notes.waited += took);

@@ -1,7 +1,7 @@
 //! A body on its way through an encoder: streaming, in slices.
 //!
-//! A poll encodes at most one slice, and after some of them the task is given up and woken again,
-//! so that one large body holds nobody else's request up (CASES J13). Of a body whose length is not
+//! A slice is encoded when it is this stream's turn, so that large bodies hold nobody else's request
+//! up (CASES J13). Of a body whose length is not
 //! known, what is there is flushed when no more has come, but not again and again while it merely
 //! arrives in small pieces: an event a second arrives at once (J06). Trailers are held to the end. Long work is done aside, one slice at a time, with the
 //! encoder lent to another thread meanwhile.
@@ -21,6 +21,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::encoder::{Encoder, Failed, Then};
 use super::lend::{Lent, Seat};
 use super::service::Guide;
+use super::turns::Place;
 use crate::clock;
 use crate::error::{GatewayError, Reason};
 use crate::message::Body;
@@ -28,9 +29,6 @@ use crate::message::coding::Coding;
 
 /// Input of one step, in bytes.
 const SLICE: usize = 16 * 1024;
-
-/// Input after which other tasks have their turn.
-pub(super) const TURN: usize = 16 * 1024;
 
 /// Output that is worth a frame while more is to come.
 const FRAME: usize = 8 * 1024;
@@ -55,8 +53,8 @@ pub(super) struct Encoding {
     nap: Option<Pin<Box<Sleep>>>,
     input: Bytes,
     out: Vec<u8>,
-    /// Input since others had their turn.
-    turn: usize,
+    /// When a slice may be encoded on this thread.
+    place: Place,
     /// The encoder keeps input back.
     holds: bool,
     trailers: Option<HeaderMap>,
@@ -102,6 +100,7 @@ impl Encoding {
         seat: Option<Seat>,
     ) -> Self {
         let live = inner.size_hint().exact().is_none();
+        let place = lent.place();
         Encoding {
             inner,
             guide,
@@ -114,7 +113,7 @@ impl Encoding {
             nap: None,
             input: Bytes::new(),
             out: Vec::new(),
-            turn: 0,
+            place,
             holds: false,
             trailers: None,
             stage: Stage::Reading,
@@ -124,7 +123,6 @@ impl Encoding {
     /// Puts a slice of the input through the encoder.
     fn step(&mut self, then: Then) -> Result<(), GatewayError> {
         let slice = self.input.split_to(self.input.len().min(SLICE));
-        self.turn += slice.len();
         self.holds = then == Then::GoOn;
         let cells = &self.guide.cells().codings[self.coding.index()];
         cells.bytes_in.add(slice.len() as u64);
@@ -185,10 +183,8 @@ impl Encoding {
             if let Some(frame) = self.frame(least) {
                 return Poll::Ready(Ok(Some(frame)));
             }
-            if self.turn >= TURN {
-                self.turn = 0;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            if self.steps() && self.seat.is_none() {
+                ready!(self.place.poll(self.input.len().min(SLICE), cx));
             }
             match self.stage {
                 Stage::Reading if self.input.is_empty() => {
@@ -215,6 +211,15 @@ impl Encoding {
         }
     }
 
+    /// Whether the encoder works next.
+    fn steps(&self) -> bool {
+        match self.stage {
+            Stage::Reading => !self.input.is_empty(),
+            Stage::Finishing => true,
+            Stage::Emptying | Stage::Over => false,
+        }
+    }
+
     /// Waits until the next flush may be done.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = clock::now();
@@ -234,7 +239,6 @@ impl Encoding {
     ) -> Poll<Result<Option<Frame<Bytes>>, GatewayError>> {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Pending => {
-                self.turn = 0;
                 if !self.live {
                     return Poll::Pending;
                 }

@@ -3,14 +3,15 @@
 //! One buffer at a time, whatever it unfolds to. A body that cannot be decoded is broken off: its
 //! head is gone, and a client that sees the end of the stream must not take it for whole.
 
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http_body::{Body as _, Frame};
 
-use super::body::TURN;
 use super::decoder::{Bad, Decoder};
+use super::turns::TURN;
 use crate::error::{GatewayError, Reason};
 use crate::message::Body;
 
@@ -47,8 +48,8 @@ impl Decoding {
             }
             if self.turn >= TURN {
                 self.turn = 0;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                // woken when the runtime has looked at its sockets
+                ready!(pin!(tokio::task::yield_now()).poll(cx));
             }
             let (taken, given) = self
                 .decoder

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use super::encoder::{Encoder, Failed, Make};
+use super::turns::{Place, Turns};
 
 /// What the streams that one worker encodes at once may take, in bytes: 128 in gzip or zstd, 25 in
 /// br. What is encoded aside has its bound in the number of seats. Beside it stand the [`KEPT`] idle.
@@ -38,6 +39,7 @@ pub struct Encoders {
     lent: AtomicUsize,
     idle: Mutex<Vec<Encoder>>,
     aside: Option<Arc<dyn Aside>>,
+    turns: Arc<Turns>,
 }
 
 impl Encoders {
@@ -47,7 +49,20 @@ impl Encoders {
             lent: AtomicUsize::new(0),
             idle: Mutex::default(),
             aside,
+            turns: Arc::default(),
         }
+    }
+
+    /// Hands out turns at encoding, for as long as the worker runs: without it a body is encoded up
+    /// to the first turn's end and no further.
+    pub async fn hand_out_turns(&self) {
+        self.turns.hand_out().await;
+    }
+
+    /// Waits for a turn at encoding: how long that takes is how late the worker is for whoever
+    /// encodes.
+    pub async fn turn(&self) {
+        self.turns.wait().await;
     }
 
     /// An encoder for a body of this length, unless those in use take too much.
@@ -99,6 +114,13 @@ pub(super) struct Lent {
     pub(super) encoder: Option<Encoder>,
     weight: usize,
     home: Arc<Encoders>,
+}
+
+impl Lent {
+    /// Where its stream takes its turns.
+    pub(super) fn place(&self) -> Place {
+        Place::new(&self.home.turns)
+    }
 }
 
 impl Drop for Lent {

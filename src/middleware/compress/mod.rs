@@ -22,6 +22,7 @@ mod encoder;
 mod fields;
 mod lend;
 mod service;
+mod turns;
 mod types;
 mod verdict;
 

@@ -1,0 +1,220 @@
+//! Turns at long work on one worker: a slice of it between two looks at the sockets.
+//!
+//! Streams that encode are always ready to go on. Were each to wake itself, the row of tasks would
+//! never be empty, and the runtime looks at its sockets once in 61 tasks: a request that encodes
+//! nothing would wait for as many slices. So the streams of a worker take turns in the order in
+//! which they came, and the next one comes after the runtime has looked. Whoever has a turn and
+//! does not use it, since its client takes nothing, holds nobody up.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Input between two looks, in bytes.
+pub(super) const TURN: usize = 16 * 1024;
+
+/// The turns of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    state: Mutex<State>,
+    /// Some of a turn was used.
+    used: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Input since the last look.
+    spent: usize,
+    /// Places handed out.
+    places: u64,
+    /// By place, which is the order in which they came.
+    waiting: VecDeque<(u64, Waker)>,
+}
+
+impl Turns {
+    /// Hands out turns for as long as the worker runs.
+    pub(super) async fn hand_out(&self) {
+        loop {
+            self.used.notified().await;
+            loop {
+                // comes back when the runtime has looked at its sockets
+                tokio::task::yield_now().await;
+                if !self.next() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The runtime has looked: the next one has its turn. `false`: nobody waited.
+    fn next(&self) -> bool {
+        let mut state = self.state.lock();
+        state.spent = 0;
+        let next = state.waiting.pop_front();
+        drop(state);
+        let waited = next.is_some();
+        if let Some((_, waker)) = next {
+            waker.wake();
+        }
+        waited
+    }
+
+    /// Waits for a turn, as a stream does that has just come, and does nothing with it.
+    pub(super) async fn wait(self: &Arc<Self>) {
+        let mut place = Place::new(self);
+        poll_fn(|cx| place.poll(0, cx)).await;
+    }
+}
+
+/// A stream's place in the row.
+#[derive(Debug)]
+pub(super) struct Place {
+    turns: Arc<Turns>,
+    /// While it waits, and until it has used its turn.
+    number: Option<u64>,
+}
+
+impl Place {
+    pub(super) fn new(turns: &Arc<Turns>) -> Self {
+        Place {
+            turns: Arc::clone(turns),
+            number: None,
+        }
+    }
+
+    /// Ready when so much input may be encoded.
+    pub(super) fn poll(&mut self, cost: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.turns.state.lock();
+        let first = state.waiting.front().map(|(number, _)| *number);
+        let may = match self.number {
+            // It was woken, and those who came later are not before it.
+            Some(number) => first.is_none_or(|first| number < first),
+            None => first.is_none() && state.spent < TURN,
+        };
+        if !may {
+            state.wait(&mut self.number, cx.waker());
+            return Poll::Pending;
+        }
+        self.number = None;
+        let begins = state.spent == 0 && cost > 0;
+        state.spent += cost;
+        drop(state);
+        if begins {
+            self.turns.used.notify_one();
+        }
+        Poll::Ready(())
+    }
+}
+
+impl State {
+    fn wait(&mut self, number: &mut Option<u64>, waker: &Waker) {
+        let Some(number) = number else {
+            *number = Some(self.places);
+            self.waiting.push_back((self.places, waker.clone()));
+            self.places += 1;
+            return;
+        };
+        let at = self.waiting.binary_search_by_key(number, |(n, _)| *n);
+        if let Ok(at) = at
+            && !self.waiting[at].1.will_wake(waker)
+        {
+            self.waiting[at].1 = waker.clone();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let mut state = self.turns.state.lock();
+            state.waiting.retain(|(other, _)| *other != number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+
+    fn handed_out() -> Arc<Turns> {
+        let turns = Arc::new(Turns::default());
+        let these = Arc::clone(&turns);
+        tokio::spawn(async move { these.hand_out().await });
+        turns
+    }
+
+    #[tokio::test]
+    async fn between_two_slices_the_runtime_looks_at_its_sockets() {
+        let turns = handed_out();
+        let slices = Arc::new(AtomicUsize::new(0));
+        for _ in 0..100 {
+            let (turns, slices) = (turns.clone(), slices.clone());
+            tokio::spawn(async move {
+                let mut place = Place::new(&turns);
+                loop {
+                    poll_fn(|cx| place.poll(TURN, cx)).await;
+                    slices.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        // each of these is one look
+        for _ in 0..1000 {
+            let before = slices.load(Relaxed);
+            tokio::task::yield_now().await;
+            assert!(slices.load(Relaxed) <= before + 1);
+        }
+        assert!(slices.load(Relaxed) >= 900, "{slices:?}");
+    }
+
+    #[tokio::test]
+    async fn turns_come_round_and_small_work_shares_one() {
+        let turns = handed_out();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let tasks: Vec<_> = (0..4)
+            .map(|name| {
+                let (turns, order) = (turns.clone(), order.clone());
+                tokio::spawn(async move {
+                    let mut place = Place::new(&turns);
+                    for _ in 0..3 {
+                        poll_fn(|cx| place.poll(TURN, cx)).await;
+                        order.lock().push(name);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("it ends");
+        }
+        assert_eq!(*order.lock(), [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
+        let mut waker = Context::from_waker(Waker::noop());
+        turns.wait().await;
+        tokio::task::yield_now().await;
+        let mut small = Place::new(&turns);
+        for _ in 0..4 {
+            assert!(small.poll(TURN / 4, &mut waker).is_ready());
+        }
+        assert!(small.poll(TURN / 4, &mut waker).is_pending());
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_use_its_turn_or_goes_holds_nobody_up() {
+        let turns = handed_out();
+        let mut idle = Context::from_waker(Waker::noop());
+        let mut places: Vec<_> = (0..4).map(|_| Place::new(&turns)).collect();
+        assert!(places[0].poll(TURN, &mut idle).is_ready());
+        for place in &mut places[1..] {
+            assert!(place.poll(TURN, &mut idle).is_pending());
+        }
+        // the second goes, the third never comes back
+        places.remove(1);
+        let last = places.last_mut().expect("the fourth");
+        poll_fn(|cx| last.poll(TURN, cx)).await;
+        turns.wait().await;
+    }
+}

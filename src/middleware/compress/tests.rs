@@ -184,14 +184,19 @@ struct World {
     metrics: Arc<Metrics>,
 }
 
+/// Encoders of a worker that runs.
+fn encoders(aside: Option<Arc<dyn Aside>>) -> Arc<Encoders> {
+    let encoders = Arc::new(Encoders::new(aside));
+    let these = Arc::clone(&encoders);
+    tokio::spawn(async move { these.hand_out_turns().await });
+    encoders
+}
+
 impl World {
     fn new(toml: &str) -> Self {
-        let encoders = Arc::new(Encoders::new(None));
-        let these = Arc::clone(&encoders);
-        tokio::spawn(async move { these.hand_out_turns().await });
         World {
             compression: section(toml),
-            encoders,
+            encoders: encoders(None),
             metrics: Arc::new(Metrics::new(1)),
         }
     }
@@ -781,7 +786,7 @@ impl Aside for Threads {
 async fn long_work_is_done_aside_while_there_is_a_seat() {
     let threads = Arc::new(Threads::default());
     let mut world = World::new("levels = { br = 11 }");
-    world.encoders = Arc::new(Encoders::new(Some(threads.clone())));
+    world.encoders = encoders(Some(threads.clone()));
     let plain = text(200_000);
     let answer = || response(200, "content-type: text/plain", Body::from(plain.clone()));
     let (first, _) = world.ask(request("accept-encoding: br"), answer()).await;

@@ -191,7 +191,7 @@ mod tests {
         for task in tasks {
             task.await.expect("it ends");
         }
-        assert_eq!(*order.lock(), [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
+        assert_eq!(*order.lock(), [0, 0, 1, 2, 3, 0, 1, 2, 3, 1, 2, 3]);
         let mut waker = Context::from_waker(Waker::noop());
         turns.wait().await;
         tokio::task::yield_now().await;

@@ -85,8 +85,11 @@ def measure_idle(work, names, count, dir):
             time.sleep(1)
             before = meter.memory(proxy.process.pid)
             opened = load.idle(work, proxy.port, count)
-            time.sleep(2)
-            grown[name] = (meter.memory(proxy.process.pid) - before) / count
+            time.sleep(3)
+            if len(opened) == count:
+                grown[name] = (meter.memory(proxy.process.pid) - before) / count
+            else:
+                print(f"{name}: {work.title}: no answer after {len(opened)} connections", flush=True)
             for stream in opened:
                 stream.close()
     return grown

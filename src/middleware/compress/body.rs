@@ -53,8 +53,10 @@ pub(super) struct Encoding {
     nap: Option<Pin<Box<Sleep>>>,
     input: Bytes,
     out: Vec<u8>,
-    /// When a slice may be encoded on this thread.
+    /// When a slice may be encoded on this thread. The first may at once: a small body is no longer
+    /// work than any request, and an encoder that waits is an encoder more in use.
     place: Place,
+    begun: bool,
     /// The encoder keeps input back.
     holds: bool,
     trailers: Option<HeaderMap>,
@@ -114,6 +116,7 @@ impl Encoding {
             input: Bytes::new(),
             out: Vec::new(),
             place,
+            begun: false,
             holds: false,
             trailers: None,
             stage: Stage::Reading,
@@ -124,6 +127,7 @@ impl Encoding {
     fn step(&mut self, then: Then) -> Result<(), GatewayError> {
         let slice = self.input.split_to(self.input.len().min(SLICE));
         self.holds = then == Then::GoOn;
+        self.begun = true;
         let cells = &self.guide.cells().codings[self.coding.index()];
         cells.bytes_in.add(slice.len() as u64);
         let encoder = self.lent.as_mut().and_then(|lent| lent.encoder.take());
@@ -183,7 +187,7 @@ impl Encoding {
             if let Some(frame) = self.frame(least) {
                 return Poll::Ready(Ok(Some(frame)));
             }
-            if self.steps() && self.seat.is_none() {
+            if self.steps() && self.begun && self.seat.is_none() {
                 ready!(self.place.poll(self.input.len().min(SLICE), cx));
             }
             match self.stage {

@@ -28,7 +28,10 @@ import tempfile
 import time
 import urllib.request
 
-import small_response
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "versus"))
+import meter  # noqa: E402
+from peers import nginx_head  # noqa: E402
+from running import answers  # noqa: E402
 
 ORIGIN, WEIR, ADMIN = 19660, 19661, 19662
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -38,11 +41,16 @@ TIMES = 10
 SHARES = [1, 2, 3, 4, 5, 7, 9, 13, 21, 35]
 MIB = 1 << 20
 
-ORIGIN_CONF = small_response.COMMON + """  sendfile on; open_file_cache max=100; etag off;
-  server {{ listen 127.0.0.1:%d backlog=4096; add_header Cache-Control "max-age=86400";
+
+
+def origin_conf(dir):
+    return nginx_head(dir, "origin") + f"""  sendfile on; open_file_cache max=100; etag off;
+  server {{ listen 127.0.0.1:{ORIGIN} backlog=4096; add_header Cache-Control "max-age=86400";
     location = /ok {{ return 200 "ok"; }}
     location ~ ^/o/[0-9]*([0-9])$ {{ alias {dir}/files/$1; }} }} }}
-""" % ORIGIN
+"""
+
+
 WEIR_CONF = """
 [server]
 workers = 1
@@ -224,17 +232,17 @@ def main():
             open(f"{dir}/files/{digit}", "w").write("x" * size)
         open(f"{dir}/trace", "wb").write(trace.tobytes())
         open(f"{dir}/soak.lua", "w").write(LUA % (f"{dir}/trace", args.connections * 1000 // args.rate))
-        open(f"{dir}/origin.conf", "w").write(ORIGIN_CONF.format(dir=dir, name="origin"))
+        open(f"{dir}/origin.conf", "w").write(origin_conf(dir))
         open(f"{dir}/weir.toml", "w").write(WEIR_CONF.replace("MEMORY", str(args.memory)))
         running = []
         try:
             running.append(subprocess.Popen(["nginx", "-c", f"{dir}/origin.conf"]))
             running.append(subprocess.Popen([args.weir, "run", "--config", f"{dir}/weir.toml"]))
-            for port in [ORIGIN, WEIR]:
-                small_response.wait_for(port)
+            while not all(answers(port) for port in [ORIGIN, WEIR]):
+                time.sleep(0.05)
             own = weight_beside(bodies)
             before, weir = metrics(), running[1].pid
-            idle, cpu = resident(weir), small_response.cpu(weir)
+            idle, cpu = resident(weir), sum(meter.cpu(weir))
             command = ["wrk", "-t1", f"-c{args.connections}", f"-d{args.seconds}s", "-s", f"{dir}/soak.lua"]
             load = subprocess.Popen(command + [f"http://127.0.0.1:{WEIR}"], stdout=subprocess.PIPE, text=True)
             seen = watched(load, weir, args)
@@ -243,7 +251,7 @@ def main():
             if failed:
                 sys.exit(failed.group(0))
             after = metrics()
-            cpu = small_response.cpu(weir) - cpu
+            cpu = sum(meter.cpu(weir)) - cpu
         finally:
             for process in running:
                 process.send_signal(signal.SIGTERM)

@@ -104,7 +104,7 @@ pub(super) async fn serve(accepted: Accepted) {
     let Some(tls) = place.plan.tls.clone() else {
         if let Ok((version, ahead)) = detect(&mut stream, &place, deadline).await {
             let spoken = Spoken::new(Socket::new(stream), version, ahead, conn, place);
-            spoken.to_the_end().await;
+            spoken.until_closed().await;
         }
         return;
     };
@@ -116,7 +116,7 @@ pub(super) async fn serve(accepted: Accepted) {
         io::Result::Ok(Spoken::new(stream, version, Bytes::new(), conn, place))
     });
     if let Ok(spoken) = shaken.await {
-        spoken.to_the_end().await;
+        spoken.until_closed().await;
     }
 }
 
@@ -253,7 +253,7 @@ where
     }
 
     /// HTTP, from the first byte to the last.
-    async fn to_the_end(self) {
+    async fn until_closed(self) {
         let version = self.version;
         let (pulse, plan) = (self.pulse.clone(), self.plan.clone());
         let worker = self.worker.clone();

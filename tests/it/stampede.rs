@@ -4,7 +4,7 @@
 //! are fewer clients.
 
 use std::io::Write as _;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
@@ -14,10 +14,18 @@ use super::harness::{Gateway, Origin, Raw, Reply, gateway};
 /// Fewer than this are no stampede.
 const FEW: u64 = 100;
 
-/// As many clients as there are descriptors for, on either side, up to ten thousand.
+/// Crowds come one after the other: all tests of one process share its descriptors.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As many clients as there are descriptors for on either side, with room for other tests; at most
+/// ten thousand.
 fn many() -> u64 {
     let granted = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    granted.saturating_sub(500).clamp(FEW, 10_000)
+    (granted / 2).saturating_sub(500).clamp(FEW, 10_000)
 }
 
 /// 200 with these fields: the first half, a moment in which all come, and the rest or the end.
@@ -101,6 +109,7 @@ fn waiting(gateway: &mut Gateway, origin: &Origin, count: u64) -> Vec<Raw> {
 
 #[test]
 fn i25_ten_thousand_who_miss_are_one_request_and_little_memory() {
+    let _alone = alone();
     let gate = Arc::new(Barrier::new(2));
     let slow = Slow::new("Cache-Control: max-age=60\r\n");
     let body = slow.body.clone();
@@ -122,6 +131,7 @@ fn i25_ten_thousand_who_miss_are_one_request_and_little_memory() {
 
 #[test]
 fn i20_a_leader_that_leaves_a_crowd_does_not_end_its_fetch() {
+    let _alone = alone();
     let gate = Arc::new(Barrier::new(2));
     let slow = Slow::new("Cache-Control: max-age=60\r\n");
     let body = slow.body.clone();
@@ -144,6 +154,7 @@ fn i20_a_leader_that_leaves_a_crowd_does_not_end_its_fetch() {
 
 #[test]
 fn i19_an_origin_that_dies_in_mid_body_gives_a_crowd_nothing_whole() {
+    let _alone = alone();
     let gate = Arc::new(Barrier::new(2));
     let slow = Slow {
         dies: true,
@@ -169,6 +180,7 @@ fn i19_an_origin_that_dies_in_mid_body_gives_a_crowd_nothing_whole() {
 
 #[test]
 fn i25_an_answer_that_says_no_store_lets_a_crowd_go() {
+    let _alone = alone();
     let gate = Arc::new(Barrier::new(2));
     let origin = origin(Slow::new("Cache-Control: no-store\r\n"), &gate);
     let mut gateway = before(&origin);

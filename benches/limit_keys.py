@@ -13,18 +13,13 @@ Needs python3 alone. Everything is on loopback. A few minutes.
 """
 
 import argparse
-import os
-import re
-import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from gateway import BUILT, Gateway, need
+
 WEB, ADMIN = 19530, 19531
 MILLION, BURST, PER_MINUTE, ABUSERS, HEAP = 1_000_000, 5, 1, 10, 200
 # What the table may take at the most, and what else may grow meanwhile.
@@ -93,37 +88,6 @@ class Client:
         self.socket.setblocking(True)
 
 
-def status(pid, field):
-    with open(f"/proc/{pid}/status") as text:
-        return int(re.search(field + r":\s+(\d+)", text.read()).group(1)) * 1024
-
-
-def cpu(pid):
-    with open(f"/proc/{pid}/stat") as text:
-        fields = text.read().rsplit(") ", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def metrics():
-    text = urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/metrics").read().decode()
-    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
-    return {name: float(value) for name, value in lines}
-
-
-def begin(weir, folder):
-    path = os.path.join(folder, "weir.toml")
-    with open(path, "w") as file:
-        file.write(CONF.format())
-    process = subprocess.Popen([weir, "run", "--config", path])
-    for _ in range(100):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/readyz")
-            return process
-        except OSError:
-            time.sleep(0.05)
-    sys.exit("weir does not come up")
-
-
 class Abuse:
     """Those that never stop: how often each was let through, and how long they have asked."""
 
@@ -151,26 +115,26 @@ def measure(weir, total):
     crowd, abuse = Client(), Abuse()
     for _ in range(250):
         crowd.ask(range(HEAP), "/free")
-    before, work, start = status(weir.pid, "VmRSS"), cpu(weir.pid), time.monotonic()
+    before, work, start = weir.memory("VmRSS"), weir.cpu(), time.monotonic()
     passed = send(crowd, abuse, range(MILLION))
-    took, after = time.monotonic() - start, status(weir.pid, "VmRSS")
+    took, after = time.monotonic() - start, weir.memory("VmRSS")
     each = (after - before) / MILLION
     print(
         f"{MILLION} keys in {took:.0f} s, {passed} let through: {before >> 20} -> {after >> 20} MiB, "
-        f"{each:.1f} bytes a key; {(cpu(weir.pid) - work) / MILLION * 1e6:.2f} us of CPU each",
+        f"{each:.1f} bytes a key; {(weir.cpu() - work) / MILLION * 1e6:.2f} us of CPU each",
         flush=True,
     )
-    work = cpu(weir.pid)
+    work = weir.cpu()
     passed += send(crowd, abuse, range(MILLION, total))
-    took, peak, most = time.monotonic() - start, status(weir.pid, "VmHWM"), abuse.most()
-    numbers = metrics()
+    took, peak, most = time.monotonic() - start, weir.memory("VmHWM"), abuse.most()
+    numbers = weir.metrics()
     told = {
         word: int(numbers[f'weir_limiter_{word}{{limit="all.0"}}'])
         for word in ("keys", "capacity", "evictions_total", "overflow_total")
     }
     print(
         f"{total} keys in {took:.0f} s, {passed} let through: at most {peak >> 20} MiB; "
-        f"{(cpu(weir.pid) - work) / max(1, total - MILLION) * 1e6:.2f} us of CPU each of the rest; {told}"
+        f"{(weir.cpu() - work) / max(1, total - MILLION) * 1e6:.2f} us of CPU each of the rest; {told}"
     )
     print(f"abusers let through {min(abuse.passed)} to {max(abuse.passed)} times, {most:.2f} at most")
     bound = before + MOST_A_KEY * MILLION + (OTHER_MIB << 20)
@@ -180,17 +144,11 @@ def measure(weir, total):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keys", type=int, default=10 * MILLION)
-    parser.add_argument("--weir", default=os.path.join(ROOT, "target/release/weir"))
+    parser.add_argument("--weir", default=BUILT)
     args = parser.parse_args()
-    if not shutil.which(args.weir):
-        sys.exit("no such program: " + args.weir + "; cargo build --release")
-    with tempfile.TemporaryDirectory() as folder:
-        weir = begin(args.weir, folder)
-        try:
-            good = measure(weir, args.keys)
-        finally:
-            weir.send_signal(signal.SIGTERM)
-            weir.wait()
+    need(args.weir)
+    with tempfile.TemporaryDirectory() as folder, Gateway(args.weir, CONF.format(), folder, ADMIN) as weir:
+        good = measure(weir, args.keys)
     sys.exit(not good)
 
 

@@ -15,16 +15,13 @@ Needs python3 alone. Everything is on loopback. Exits 1 if a rate is off by more
 
 import argparse
 import asyncio
-import os
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from gateway import BUILT, Gateway, need
+
 WEB, ADMIN = 19512, 19513
 RATE, USERS, WARM = 200, 100, 2.0
 CONF = """
@@ -110,26 +107,12 @@ async def reloads(path, conf, count, seconds):
 
 
 async def run(kind, workers, args, folder):
-    path = os.path.join(folder, "weir.toml")
-
     def conf(change):
         return CONF.format(workers=workers, limit=LIMITS[kind], change=change)
 
-    with open(path, "w") as file:
-        file.write(conf("start"))
-    weir = subprocess.Popen([args.weir, "run", "--config", path])
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/readyz")
-                break
-            except OSError:
-                await asyncio.sleep(0.05)
-        change = reloads(path, conf, args.reloads, args.seconds)
+    with Gateway(args.weir, conf("start"), folder, ADMIN) as weir:
+        change = reloads(weir.path, conf, args.reloads, args.seconds)
         (passed, took), _ = await asyncio.gather(offer(kind, args.seconds), change)
-    finally:
-        weir.send_signal(signal.SIGTERM)
-        weir.wait()
     return passed / took
 
 
@@ -139,10 +122,9 @@ def main():
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--kinds", nargs="+", default=list(LIMITS))
     parser.add_argument("--reloads", type=int, default=50)
-    parser.add_argument("--weir", default=os.path.join(ROOT, "target/release/weir"))
+    parser.add_argument("--weir", default=BUILT)
     args = parser.parse_args()
-    if not shutil.which(args.weir):
-        sys.exit("no such program: " + args.weir + "; cargo build --release")
+    need(args.weir)
     worst = 0.0
     print(f"limit {RATE}/s, {args.seconds:.0f} s, {args.reloads} reloads")
     for workers in args.workers:

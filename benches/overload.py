@@ -18,23 +18,15 @@ import asyncio
 import os
 import random
 import re
-import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from gateway import BUILT, Gateway, need
+from peers import nginx_head
+from running import Running
+
 ORIGIN, WEB, ADMIN = 19520, 19521, 19522
-NGINX = """worker_processes 1; daemon off; pid {dir}/n.pid; error_log {dir}/n.err;
-events {{ worker_connections 4096; }}
-http {{ access_log off; root {dir}; default_type text/plain; keepalive_requests 100000000;
-  client_body_temp_path {dir}/t; proxy_temp_path {dir}/t; fastcgi_temp_path {dir}/t;
-  uwsgi_temp_path {dir}/t; scgi_temp_path {dir}/t;
-  server {{ listen 127.0.0.1:%d backlog=4096; }} }}
-""" % ORIGIN
 WEIR = """
 [server]
 workers = 1
@@ -98,15 +90,10 @@ def at(times, share):
     return times[min(len(times) - 1, int(len(times) * share))]
 
 
-def metrics():
-    text = urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/metrics").read().decode()
-    return dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
-
-
 def within(before, after):
     """Milliseconds of our own, without the wait for the origin, that 99 of 100 high requests took."""
     kind = 'weir_request_overhead_seconds_bucket{route="high",le="'
-    grown = {k[len(kind):-2]: float(v) - float(before[k]) for k, v in after.items() if k.startswith(kind)}
+    grown = {k[len(kind):-2]: v - before[k] for k, v in after.items() if k.startswith(kind)}
     return next(float(le) * 1000 for le, n in grown.items() if n >= 0.99 * grown["+Inf"])
 
 
@@ -117,34 +104,12 @@ def load(seconds, clients, rate=None):
     return subprocess.Popen(command + [f"http://127.0.0.1:{WEB}/low"], stdout=subprocess.PIPE)
 
 
-def begin(weir, folder, shed, cap):
-    with open(os.path.join(folder, "weir.toml"), "w") as file:
-        file.write(WEIR.format(shed=shed, cap=cap))
-    process = subprocess.Popen(
-        ["taskset", "-c", "0", weir, "run", "--config", os.path.join(folder, "weir.toml")]
-    )
-    for _ in range(100):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/readyz")
-            return process
-        except OSError:
-            time.sleep(0.05)
-    sys.exit("weir does not come up")
-
-
-def resident(pid):
-    with open(f"/proc/{pid}/status") as status:
-        return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1)) // 1024
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=10)
-    parser.add_argument("--weir", default=os.path.join(ROOT, "target/release/weir"))
+    parser.add_argument("--weir", default=BUILT)
     args = parser.parse_args()
-    for program in ("nginx", "h2load", "taskset", args.weir):
-        if not shutil.which(program):
-            sys.exit("no such program: " + program)
+    need("nginx", "h2load", "taskset", args.weir)
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         words = random.Random(1)
@@ -152,45 +117,43 @@ def main():
             file.write(" ".join("%x" % words.getrandbits(24) for _ in range(30_000)))
         with open(os.path.join(folder, "high"), "w") as file:
             file.write("high\n")
-        with open(os.path.join(folder, "nginx.conf"), "w") as file:
-            file.write(NGINX.format(dir=folder))
-        origin = subprocess.Popen(
-            ["taskset", "-c", "1", "nginx", "-c", os.path.join(folder, "nginx.conf")]
-        )
+        conf = os.path.join(folder, "nginx.conf")
+        with open(conf, "w") as file:
+            file.write(nginx_head(folder, "origin") + f"root {folder}; default_type text/plain;"
+                       f" server {{ listen 127.0.0.1:{ORIGIN} backlog=4096; }} }}")
+        origin = Running(["nginx", "-c", conf], ORIGIN, core=1)
         try:
             measure(args, folder)
         finally:
-            origin.send_signal(signal.SIGTERM)
-            origin.wait()
+            origin.stop()
 
 
 def measure(args, folder):
-    weir = begin(args.weir, folder, "", "")
-    full = load(args.seconds // 2, 2).communicate()[0].decode()
+    def gateway(shed="", cap=""):
+        return Gateway(args.weir, WEIR.format(shed=shed, cap=cap), folder, ADMIN, core=0)
+
+    with gateway():
+        full = load(args.seconds // 2, 2).communicate()[0].decode()
     capacity = float(re.search(r"([\d.]+) req/s", full).group(1))
-    weir.send_signal(signal.SIGTERM)
-    weir.wait()
     print(f"capacity for low priority: {capacity:.0f}/s; offered: {4 * capacity:.0f}/s")
-    for name, shed, cap in [
-        ("shedding as it is by default", "", ""),
-        ("shedding for a lag of 50 ms", 'shed = { lag = "50ms" }', ""),
-        ("with a cap", "", "concurrency = { max = 1 }"),
+    for name, start in [
+        ("shedding as it is by default", gateway),
+        ("shedding for a lag of 50 ms", lambda: gateway(shed='shed = { lag = "50ms" }')),
+        ("with a cap", lambda: gateway(cap="concurrency = { max = 1 }")),
     ]:
-        weir = begin(args.weir, folder, shed, cap)
-        asyncio.run(probe(1))
-        quiet, _ = asyncio.run(probe(args.seconds))
-        busy = load(2 * args.seconds + 1, 100, 4 * capacity)
-        time.sleep(args.seconds)
-        before = metrics()
-        loaded, failed = asyncio.run(probe(args.seconds))
-        own = within(before, metrics())
-        memory = resident(weir.pid)
-        busy.wait()
-        numbers = metrics()
-        lesser = sum(float(v) for k, v in numbers.items() if k.startswith("weir_degraded_total"))
-        whole = float(numbers.get('weir_requests_total{route="low",code="200"}', 0))
-        weir.send_signal(signal.SIGTERM)
-        weir.wait()
+        with start() as weir:
+            asyncio.run(probe(1))
+            quiet, _ = asyncio.run(probe(args.seconds))
+            busy = load(2 * args.seconds + 1, 100, 4 * capacity)
+            time.sleep(args.seconds)
+            before = weir.metrics()
+            loaded, failed = asyncio.run(probe(args.seconds))
+            own = within(before, weir.metrics())
+            memory = weir.memory() >> 20
+            busy.wait()
+            numbers = weir.metrics()
+        lesser = sum(v for k, v in numbers.items() if k.startswith("weir_degraded_total"))
+        whole = numbers['weir_requests_total{route="low",code="200"}']
         ratio = at(loaded, 0.99) / at(quiet, 0.99)
         print(
             f"{name}: high p50 {at(quiet, 0.5):.2f} -> {at(loaded, 0.5):.2f} ms, "

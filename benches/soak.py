@@ -20,21 +20,17 @@ import itertools
 import os
 import random
 import re
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "versus"))
-import meter  # noqa: E402
-from peers import nginx_head  # noqa: E402
-from running import answers  # noqa: E402
+from gateway import BUILT, Gateway, need
+from peers import nginx_head
+from running import Running
 
 ORIGIN, WEIR, ADMIN = 19660, 19661, 19662
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OBJECTS = 1_000_000
 TIMES = 10
 # Of the mean size of a body, in tenths: the last digit of an object's number chooses.
@@ -173,37 +169,23 @@ class TinyLfu:
         return False
 
 
-def metrics():
-    text = urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/metrics", timeout=10).read().decode()
-    values = collections.Counter()
-    for name, value in re.findall(r"^(weir_\S+) (\S+)$", text, re.M):
-        values[name] = float(value)
-    return values
-
-
-def weight_beside(bodies):
+def weight_beside(weir, bodies):
     """What the store adds for an object to its body, in bytes: the same for all of them."""
     for digit in range(10):
         urllib.request.urlopen(f"http://127.0.0.1:{WEIR}/o/{digit}").read()
-    while metrics()["weir_cache_objects"] < 10:
+    while weir.metrics()["weir_cache_objects"] < 10:
         time.sleep(0.1)
-    return (metrics()["weir_cache_bytes"] - sum(bodies)) / 10
-
-
-def resident(pid):
-    """In MiB."""
-    text = open(f"/proc/{pid}/status").read()
-    return int(re.search(r"VmRSS:\s+(\d+)", text).group(1)) / 1024
+    return (weir.metrics()["weir_cache_bytes"] - sum(bodies)) / 10
 
 
 def watched(load, weir, args):
     """What is resident, once a second, until the load is done."""
     seen, next_word = [], time.monotonic() + 60
     while load.poll() is None:
-        seen.append(resident(weir))
+        seen.append(weir.memory() / MIB)
         if time.monotonic() > next_word:
             next_word += 60
-            now = metrics()
+            now = weir.metrics()
             print(f"{len(seen)} s: {seen[-1]:.0f} MiB resident, cache {now['weir_cache_bytes'] / MIB:.0f} MiB "
                   f"in {now['weir_cache_objects']:.0f} objects", flush=True)
         time.sleep(1)
@@ -218,11 +200,9 @@ def main():
     parser.add_argument("--alpha", type=float, default=0.9, help="of the Zipf distribution")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--weir", default=os.path.join(ROOT, "target", "release", "weir"))
+    parser.add_argument("--weir", default=BUILT)
     args = parser.parse_args()
-    for tool in ["nginx", "wrk"]:
-        if not shutil.which(tool):
-            sys.exit(f"{tool} is not installed")
+    need("nginx", "wrk", "taskset", args.weir)
     bodies = [args.memory * MIB * TIMES // OBJECTS * share // 10 for share in SHARES]
     trace = trace_of(args)
     with tempfile.TemporaryDirectory() as dir:
@@ -233,30 +213,21 @@ def main():
         open(f"{dir}/trace", "wb").write(trace.tobytes())
         open(f"{dir}/soak.lua", "w").write(LUA % (f"{dir}/trace", args.connections * 1000 // args.rate))
         open(f"{dir}/origin.conf", "w").write(origin_conf(dir))
-        open(f"{dir}/weir.toml", "w").write(WEIR_CONF.replace("MEMORY", str(args.memory)))
-        running = []
+        origin = Running(["nginx", "-c", f"{dir}/origin.conf"], ORIGIN, core=1)
         try:
-            running.append(subprocess.Popen(["nginx", "-c", f"{dir}/origin.conf"]))
-            running.append(subprocess.Popen([args.weir, "run", "--config", f"{dir}/weir.toml"]))
-            while not all(answers(port) for port in [ORIGIN, WEIR]):
-                time.sleep(0.05)
-            own = weight_beside(bodies)
-            before, weir = metrics(), running[1].pid
-            idle, cpu = resident(weir), sum(meter.cpu(weir))
-            command = ["wrk", "-t1", f"-c{args.connections}", f"-d{args.seconds}s", "-s", f"{dir}/soak.lua"]
-            load = subprocess.Popen(command + [f"http://127.0.0.1:{WEIR}"], stdout=subprocess.PIPE, text=True)
-            seen = watched(load, weir, args)
-            said = load.stdout.read()
-            failed = re.search(r"Non-2xx.*|Socket errors.*", said)
-            if failed:
-                sys.exit(failed.group(0))
-            after = metrics()
-            cpu = sum(meter.cpu(weir)) - cpu
+            config = WEIR_CONF.replace("MEMORY", str(args.memory))
+            with Gateway(args.weir, config, dir, ADMIN) as weir:
+                own = weight_beside(weir, bodies)
+                before, idle, cpu = weir.metrics(), weir.memory() / MIB, weir.cpu()
+                command = ["wrk", "-t1", f"-c{args.connections}", f"-d{args.seconds}s", "-s", f"{dir}/soak.lua"]
+                load = subprocess.Popen(command + [f"http://127.0.0.1:{WEIR}"], stdout=subprocess.PIPE, text=True)
+                seen = watched(load, weir, args)
+                failed = re.search(r"Non-2xx.*|Socket errors.*", load.stdout.read())
+                if failed:
+                    sys.exit(failed.group(0))
+                after, cpu = weir.metrics(), weir.cpu() - cpu
         finally:
-            for process in running:
-                process.send_signal(signal.SIGTERM)
-            for process in running:
-                process.wait(timeout=20)
+            origin.stop()
     report(args, trace, bodies, own, before, after, idle, seen, cpu)
 
 

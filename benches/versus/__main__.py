@@ -131,7 +131,7 @@ def main():
                     print("\n".join(report.one_work(*results[-1])), flush=True)
             for work in IDLE:
                 if work.key in chosen:
-                    idle.append((work, measure_idle(work, [n for n in names if PEERS[n].can(work)], args.idle, dir)))
+                    idle.append((work, measure_idle(work, names, args.idle, dir)))
         finally:
             behind.stop()
     if idle:

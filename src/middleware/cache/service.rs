@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
 use http::header;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::Body as _;
 use tower::{Layer, Service};
 
 use super::answer::{self, Moment, Wish};
 use super::entry::{Entry, Object};
+use super::flight::{Flight, Stage};
 use super::key::Key;
 use super::policy::reuse::{self, Cause};
 use super::policy::{self, Asked, Reuse, conditional};
@@ -108,6 +109,12 @@ impl Desk {
 
     fn is_cooling(&self, object: Option<&Arc<Object>>, now: Instant) -> bool {
         object.is_some_and(|object| object.pulse.is_cooling(self.store.start, now))
+    }
+
+    /// Ends a flight for which nothing is asked of the origin: who waits for it goes alone.
+    fn ground(&self, key: &Key, flight: &Arc<Flight>) {
+        self.store.flights.leave(key, flight);
+        flight.reach(Stage::Alone(StatusCode::SERVICE_UNAVAILABLE));
     }
 }
 

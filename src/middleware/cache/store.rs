@@ -150,8 +150,7 @@ impl Store {
             if self.serves(entry) {
                 return Some(Arc::clone(entry));
             }
-            // The memory may go; whether it does now or with the next sweep is all one.
-            drop(self.orders.try_send(Order::Look(key.hash())));
+            self.have_looked_at(key);
             let mut others = object.entries.iter().filter(|e| self.serves(e));
             others.find(|e| e.head.suits(asked)).cloned()
         });
@@ -179,11 +178,12 @@ impl Store {
     /// A later answer says that this one is no longer true.
     pub fn outdate(&self, key: &Key, entry: &Entry) {
         entry.outdated.store(true, Relaxed);
-        drop(self.orders.try_send(Order::Look(key.hash())));
+        self.have_looked_at(key);
     }
 
-    /// Somebody came for this one and nothing could be done with it.
-    pub fn spent(&self, key: &Key) {
+    /// Something under this key serves nobody any more. Its memory may go; whether it does now or with
+    /// the next sweep is all one.
+    pub fn have_looked_at(&self, key: &Key) {
         drop(self.orders.try_send(Order::Look(key.hash())));
     }
 
@@ -215,7 +215,7 @@ impl Store {
     pub fn supersede(&self, sent: &super::stamps::About, key: &Key) -> Option<u64> {
         self.cells.purges[Purged::UnsafeMethod as usize].inc();
         let born = self.stamps.supersede(sent);
-        drop(self.orders.try_send(Order::Look(key.hash())));
+        self.have_looked_at(key);
         born
     }
 
@@ -223,7 +223,7 @@ impl Store {
     pub fn invalidate(&self, what: Purge, key: &Key) {
         self.stamps.purge(what);
         self.cells.purges[Purged::UnsafeMethod as usize].inc();
-        drop(self.orders.try_send(Order::Look(key.hash())));
+        self.have_looked_at(key);
     }
 
     /// The work of the control thread, as long as the store is used. The second call does nothing.

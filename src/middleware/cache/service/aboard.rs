@@ -5,14 +5,13 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
 use tokio::sync::oneshot;
 use tower::Service;
 
 use super::super::entry::{ORDER, Object, url};
 use super::super::fill::{Fetch, Question, Told};
-use super::super::flight::{Flight, Seat, Stage};
+use super::super::flight::{Flight, Seat};
 use super::super::stamps::About;
 use super::super::{key, tags};
 use super::{Desk, Look, again};
@@ -41,8 +40,7 @@ pub(super) fn refresh<S>(
     // Somebody else's refresh may have failed since the caller looked.
     if desk.is_cooling(look.found.object.as_ref(), clock::now()) {
         desk.store.cells.refreshes[Refreshed::Cooling as usize].inc();
-        desk.store.flights.leave(&look.key, &flight);
-        flight.reach(Stage::Alone(StatusCode::SERVICE_UNAVAILABLE));
+        desk.ground(&look.key, &flight);
         return;
     }
     let (conn, id) = (Arc::clone(&exchange.conn), exchange.id.clone());

@@ -85,7 +85,7 @@ where
     async fn go(mut self, request: Request) -> Answer {
         let found = self.look.found.entry.as_ref();
         if found.is_some_and(|entry| entry.head.terms.is_spent(self.look.now)) {
-            self.desk.store.spent(&self.look.key);
+            self.desk.store.have_looked_at(&self.look.key);
         }
         // A part of what is not stored is the client's own affair, and HEAD fills nothing.
         let part = self.look.special
@@ -174,8 +174,7 @@ where
         {
             return None;
         }
-        desk.store.flights.leave(&self.look.key, flight);
-        flight.reach(Stage::Alone(StatusCode::SERVICE_UNAVAILABLE));
+        desk.ground(&self.look.key, flight);
         Some(desk.stale(entry, self.wish(), at, Some(Detail::IfError)))
     }
 

@@ -28,7 +28,7 @@ use crate::message::Body;
 use crate::message::coding::Coding;
 
 /// Input of one step, in bytes.
-const SLICE: usize = 16 * 1024;
+pub(super) const SLICE: usize = 16 * 1024;
 
 /// Output that is worth a frame while more is to come.
 const FRAME: usize = 8 * 1024;
@@ -53,10 +53,10 @@ pub(super) struct Encoding {
     nap: Option<Pin<Box<Sleep>>>,
     input: Bytes,
     out: Vec<u8>,
-    /// When a slice may be encoded on this thread. The first may at once: a small body is no longer
-    /// work than any request, and an encoder that waits is an encoder more in use.
+    /// When a slice may be encoded on this thread.
     place: Place,
-    begun: bool,
+    /// The turn that the answer waited for stands until there is nothing to encode.
+    granted: bool,
     /// The encoder keeps input back.
     holds: bool,
     trailers: Option<HeaderMap>,
@@ -98,11 +98,10 @@ impl Encoding {
         inner: Body,
         guide: Arc<Guide>,
         coding: Coding,
-        lent: Lent,
-        seat: Option<Seat>,
+        (lent, seat): (Lent, Option<Seat>),
+        place: Place,
     ) -> Self {
         let live = inner.size_hint().exact().is_none();
-        let place = lent.place();
         Encoding {
             inner,
             guide,
@@ -116,7 +115,7 @@ impl Encoding {
             input: Bytes::new(),
             out: Vec::new(),
             place,
-            begun: false,
+            granted: true,
             holds: false,
             trailers: None,
             stage: Stage::Reading,
@@ -127,13 +126,13 @@ impl Encoding {
     fn step(&mut self, then: Then) -> Result<(), GatewayError> {
         let slice = self.input.split_to(self.input.len().min(SLICE));
         self.holds = then == Then::GoOn;
-        self.begun = true;
         let cells = &self.guide.cells().codings[self.coding.index()];
         cells.bytes_in.add(slice.len() as u64);
         let encoder = self.lent.as_mut().and_then(|lent| lent.encoder.take());
         let encoder = encoder.ok_or(Reason::Panic)?;
         let out = std::mem::take(&mut self.out);
         let Some(seat) = &self.seat else {
+            self.place.spend(slice.len());
             return self.take_back(work(encoder, &slice, then, out));
         };
         let (back, done) = oneshot::channel();
@@ -187,7 +186,7 @@ impl Encoding {
             if let Some(frame) = self.frame(least) {
                 return Poll::Ready(Ok(Some(frame)));
             }
-            if self.steps() && self.begun && self.seat.is_none() {
+            if self.steps() && self.seat.is_none() && !std::mem::take(&mut self.granted) {
                 ready!(self.place.poll(self.input.len().min(SLICE), cx));
             }
             match self.stage {
@@ -243,6 +242,7 @@ impl Encoding {
     ) -> Poll<Result<Option<Frame<Bytes>>, GatewayError>> {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Pending => {
+                self.granted = false;
                 if !self.live {
                     return Poll::Pending;
                 }

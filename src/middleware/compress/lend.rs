@@ -59,6 +59,11 @@ impl Encoders {
         self.turns.hand_out().await;
     }
 
+    /// Where a stream takes its turns.
+    pub(super) fn place(&self) -> Place {
+        Place::new(&self.turns)
+    }
+
     /// Waits for a turn at encoding: how long that takes is how late the worker is for whoever
     /// encodes.
     pub async fn turn(&self) {
@@ -114,13 +119,6 @@ pub(super) struct Lent {
     pub(super) encoder: Option<Encoder>,
     weight: usize,
     home: Arc<Encoders>,
-}
-
-impl Lent {
-    /// Where its stream takes its turns.
-    pub(super) fn place(&self) -> Place {
-        Place::new(&self.home.turns)
-    }
 }
 
 impl Drop for Lent {

@@ -15,12 +15,13 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::Levels;
-use super::body::Encoding;
+use super::body::{Encoding, SLICE};
 use super::decoder::Decoder;
 use super::decoding::Decoding;
 use super::encoder::Make;
 use super::fields;
 use super::lend::{Encoders, Lent, Seat};
+use super::turns::Place;
 use super::verdict::{Asked, Rules, Verdict, judge};
 use crate::error::GatewayError;
 use crate::message::coding::Coding;
@@ -94,6 +95,7 @@ where
             weak: fields::map_back(headers),
             asked,
             guide: Arc::clone(&self.guide),
+            turn: None,
             inner: self.inner.call(request),
         }
     }
@@ -108,7 +110,17 @@ pin_project! {
         // If-None-Match as the client sent it, where it knows weak tags
         weak: Option<HeaderValue>,
         guide: Arc<Guide>,
+        turn: Option<Box<Turn>>,
     }
+}
+
+/// An answer that waits for its turn at encoding, and holds no encoder yet.
+struct Turn {
+    place: Place,
+    coding: Coding,
+    /// Of its body, if that is known; bytes.
+    length: Option<u64>,
+    response: Response,
 }
 
 impl<F: Future<Output = Result<Response, GatewayError>>> Future for CompressFuture<F> {
@@ -116,26 +128,56 @@ impl<F: Future<Output = Result<Response, GatewayError>>> Future for CompressFutu
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?;
-        if response.status() == StatusCode::NOT_MODIFIED {
-            let weak = this.weak.as_ref();
-            if weak.is_some_and(|weak| fields::known_as_weak(weak, response.headers())) {
-                fields::weaken(response.headers_mut());
+        let mut turn = match this.turn.take() {
+            Some(turn) => turn,
+            None => {
+                let response = ready!(this.inner.poll(cx))?;
+                match answer(this.guide, this.asked, this.weak.as_ref(), response) {
+                    Answer::Now(response) => return Poll::Ready(Ok(response)),
+                    Answer::Encoded(turn) => turn,
+                }
             }
-            return Poll::Ready(Ok(response));
+        };
+        if turn.poll(cx).is_pending() {
+            *this.turn = Some(turn);
+            return Poll::Pending;
         }
-        Poll::Ready(Ok(answer(this.guide, this.asked, response)))
+        Poll::Ready(Ok(encode(this.guide, this.asked, *turn)))
     }
 }
 
-fn answer(guide: &Arc<Guide>, asked: &Asked, mut response: Response) -> Response {
+impl Turn {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let length = self.length.and_then(|length| usize::try_from(length).ok());
+        self.place
+            .poll(length.map_or(SLICE, |length| length.min(SLICE)), cx)
+    }
+}
+
+enum Answer {
+    Now(Response),
+    Encoded(Box<Turn>),
+}
+
+fn answer(
+    guide: &Arc<Guide>,
+    asked: &Asked,
+    weak: Option<&HeaderValue>,
+    mut response: Response,
+) -> Answer {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        if weak.is_some_and(|weak| fields::known_as_weak(weak, response.headers())) {
+            fields::weaken(response.headers_mut());
+        }
+        return Answer::Now(response);
+    }
     let length = response.body().size_hint().exact();
     let (status, headers) = (response.status(), response.headers());
     let judged = judge(&guide.rules, asked, status, headers, length);
     if judged.negotiable {
         fields::vary(response.headers_mut());
     }
-    match judged.verdict {
+    Answer::Now(match judged.verdict {
         Verdict::Leave(None) => response,
         Verdict::Leave(Some(reason)) => left(guide, reason, response),
         Verdict::Encode(coding) if asked.head => {
@@ -146,9 +188,16 @@ fn answer(guide: &Arc<Guide>, asked: &Asked, mut response: Response) -> Response
             fields::recode(response.headers_mut(), None);
             response
         }
-        Verdict::Encode(coding) => encode(guide, asked, coding, length, response),
         Verdict::Decode(coding) => decode(guide, coding, response),
-    }
+        Verdict::Encode(coding) => {
+            return Answer::Encoded(Box::new(Turn {
+                place: guide.encoders.place(),
+                coding,
+                length,
+                response,
+            }));
+        }
+    })
 }
 
 fn left(guide: &Guide, reason: Skip, response: Response) -> Response {
@@ -156,26 +205,26 @@ fn left(guide: &Guide, reason: Skip, response: Response) -> Response {
     response
 }
 
-fn encode(
-    guide: &Arc<Guide>,
-    asked: &Asked,
-    coding: Coding,
-    length: Option<u64>,
-    mut response: Response,
-) -> Response {
+fn encode(guide: &Arc<Guide>, asked: &Asked, turn: Turn) -> Response {
+    let Turn {
+        place,
+        coding,
+        length,
+        mut response,
+    } = turn;
     let first = lend(guide, coding, length).map(|lent| (coding, lent));
     let lent = first.or_else(|| {
         let lighter = asked.accepted.choose(&guide.light());
         let lighter = lighter.filter(|lighter| *lighter != coding)?;
         Some((lighter, lend(guide, lighter, length)?))
     });
-    let Some((coding, (lent, seat))) = lent else {
+    let Some((coding, lent)) = lent else {
         return left(guide, Skip::Cap, response);
     };
     guide.cells().codings[coding.index()].responses.inc();
     fields::recode(response.headers_mut(), Some(coding));
     let guide = Arc::clone(guide);
-    response.map(|body| Body::wrap(Encoding::new(body, guide, coding, lent, seat)))
+    response.map(|body| Body::wrap(Encoding::new(body, guide, coding, lent, place)))
 }
 
 /// What encodes a body of this length; `None` while there is no memory for it.

@@ -694,6 +694,35 @@ async fn a_long_body_gives_the_task_up_now_and_then() {
     assert!(turns >= 32 && taken() >= 1 << 20, "{turns}");
 }
 
+/// CASES J13: a crowd of small bodies is as much work as a long one.
+#[tokio::test]
+async fn answers_that_come_at_once_are_encoded_a_few_at_a_time() {
+    let world = Arc::new(World::new(""));
+    let crowd: Vec<_> = (0..50)
+        .map(|_| {
+            let world = Arc::clone(&world);
+            tokio::spawn(async move {
+                let body = Body::from(text(10 << 10));
+                let answer = response(200, "content-type: text/plain", body);
+                let (answer, _) = world.ask(request("accept-encoding: gzip"), answer).await;
+                decoded(
+                    Coding::Gzip,
+                    &bytes(answer.into_body()).await.expect("whole"),
+                )
+            })
+        })
+        .collect();
+    let taken = || world.metrics.compression.of(0).codings[0].bytes_in.get();
+    while !crowd.iter().all(|one| one.is_finished()) {
+        let before = taken();
+        tokio::task::yield_now().await;
+        assert!(taken() <= before + (32 << 10), "{before}");
+    }
+    for one in crowd {
+        assert_eq!(one.await.expect("it ends"), text(10 << 10).as_bytes());
+    }
+}
+
 /// Reads a body to its end.
 fn while_ready(body: &mut Body, cx: &mut Context<'_>) -> Poll<()> {
     while let Some(frame) = std::task::ready!(Pin::new(&mut *body).poll_frame(cx)) {

@@ -3,8 +3,10 @@
 //! Streams that encode are always ready to go on. Were each to wake itself, the row of tasks would
 //! never be empty, and the runtime looks at its sockets once in 61 tasks: a request that encodes
 //! nothing would wait for as many slices. So the streams of a worker take turns in the order in
-//! which they came, and the next one comes after the runtime has looked. Whoever has a turn and
-//! does not use it, since its client takes nothing, holds nobody up.
+//! which they came, and the next ones come after the runtime has looked. An answer waits for its
+//! first turn before its head is sent: a crowd of answers that come at once is as much work as a
+//! few long ones. Whoever has a turn and does not use it, since its client takes nothing, holds
+//! nobody up.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -32,7 +34,15 @@ struct State {
     /// Places handed out.
     places: u64,
     /// By place, which is the order in which they came.
-    waiting: VecDeque<(u64, Waker)>,
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    /// Input that it will encode.
+    cost: usize,
+    waker: Waker,
 }
 
 impl Turns {
@@ -50,15 +60,17 @@ impl Turns {
         }
     }
 
-    /// The runtime has looked: the next one has its turn. `false`: nobody waited.
+    /// The runtime has looked: those who come next have their turn. `false`: nobody waited.
     fn next(&self) -> bool {
         let mut state = self.state.lock();
         state.spent = 0;
-        let next = state.waiting.pop_front();
-        drop(state);
-        let waited = next.is_some();
-        if let Some((_, waker)) = next {
-            waker.wake();
+        let mut granted = 0;
+        let waited = !state.waiting.is_empty();
+        while granted < TURN
+            && let Some(next) = state.waiting.pop_front()
+        {
+            granted += next.cost;
+            next.waker.wake();
         }
         waited
     }
@@ -86,43 +98,52 @@ impl Place {
         }
     }
 
-    /// Ready when so much input may be encoded.
+    /// Ready when so much input may be encoded; what is, is to be [spent](Self::spend).
     pub(super) fn poll(&mut self, cost: usize, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.turns.state.lock();
-        let first = state.waiting.front().map(|(number, _)| *number);
+        let first = state.waiting.front().map(|first| first.number);
         let may = match self.number {
             // It was woken, and those who came later are not before it.
             Some(number) => first.is_none_or(|first| number < first),
             None => first.is_none() && state.spent < TURN,
         };
         if !may {
-            state.wait(&mut self.number, cx.waker());
+            state.wait(&mut self.number, cost, cx.waker());
             return Poll::Pending;
         }
         self.number = None;
+        Poll::Ready(())
+    }
+
+    /// So much input is encoded now.
+    pub(super) fn spend(&self, cost: usize) {
+        let mut state = self.turns.state.lock();
         let begins = state.spent == 0 && cost > 0;
         state.spent += cost;
         drop(state);
         if begins {
             self.turns.used.notify_one();
         }
-        Poll::Ready(())
     }
 }
 
 impl State {
-    fn wait(&mut self, number: &mut Option<u64>, waker: &Waker) {
+    fn wait(&mut self, number: &mut Option<u64>, cost: usize, waker: &Waker) {
         let Some(number) = number else {
             *number = Some(self.places);
-            self.waiting.push_back((self.places, waker.clone()));
+            self.waiting.push_back(Waiting {
+                number: self.places,
+                cost,
+                waker: waker.clone(),
+            });
             self.places += 1;
             return;
         };
-        let at = self.waiting.binary_search_by_key(number, |(n, _)| *n);
+        let at = self.waiting.binary_search_by_key(number, |w| w.number);
         if let Ok(at) = at
-            && !self.waiting[at].1.will_wake(waker)
+            && !self.waiting[at].waker.will_wake(waker)
         {
-            self.waiting[at].1 = waker.clone();
+            self.waiting[at].waker = waker.clone();
         }
     }
 }
@@ -131,7 +152,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             let mut state = self.turns.state.lock();
-            state.waiting.retain(|(other, _)| *other != number);
+            state.waiting.retain(|other| other.number != number);
         }
     }
 }
@@ -159,6 +180,7 @@ mod tests {
                 let mut place = Place::new(&turns);
                 loop {
                     poll_fn(|cx| place.poll(TURN, cx)).await;
+                    place.spend(TURN);
                     slices.fetch_add(1, Relaxed);
                 }
             });
@@ -183,6 +205,7 @@ mod tests {
                     let mut place = Place::new(&turns);
                     for _ in 0..3 {
                         poll_fn(|cx| place.poll(TURN, cx)).await;
+                        place.spend(TURN);
                         order.lock().push(name);
                     }
                 })
@@ -198,6 +221,7 @@ mod tests {
         let mut small = Place::new(&turns);
         for _ in 0..4 {
             assert!(small.poll(TURN / 4, &mut waker).is_ready());
+            small.spend(TURN / 4);
         }
         assert!(small.poll(TURN / 4, &mut waker).is_pending());
     }
@@ -208,6 +232,7 @@ mod tests {
         let mut idle = Context::from_waker(Waker::noop());
         let mut places: Vec<_> = (0..4).map(|_| Place::new(&turns)).collect();
         assert!(places[0].poll(TURN, &mut idle).is_ready());
+        places[0].spend(TURN);
         for place in &mut places[1..] {
             assert!(place.poll(TURN, &mut idle).is_pending());
         }

@@ -86,6 +86,16 @@ async def probe(seconds, pace=100):
     return sorted(times), failed
 
 
+def stand_apart():
+    """All of this before what else runs here, the load behind the rest of it, and the client off the
+    gateway's core: what is measured is the wait for the gateway, and not for a processor."""
+    os.sched_setaffinity(0, {1})
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
+    except PermissionError:
+        print("without priority over other programs: their turns are measured, too")
+
+
 def at(times, share):
     return times[min(len(times) - 1, int(len(times) * share))]
 
@@ -97,11 +107,25 @@ def within(before, after):
     return next(float(le) * 1000 for le, n in grown.items() if n >= 0.99 * grown["+Inf"])
 
 
-def load(seconds, clients, rate=None):
-    command = ["taskset", "-c", "1", "nice", "-n", "19", "h2load", "--h1", "-t1", f"-c{clients}"]
-    command += [f"-D{seconds}", "-H", "accept-encoding: gzip"]
-    command += ["--rps", str(rate / clients)] if rate else []
-    return subprocess.Popen(command + [f"http://127.0.0.1:{WEB}/low"], stdout=subprocess.PIPE)
+class Load:
+    """Low priority, from so many clients at this rate in all, or as fast as they are answered. Ten
+    programs that begin one after the other: one alone asks for all its clients at the same moment."""
+
+    def __init__(self, seconds, clients, rate=None):
+        programs = 10 if rate else 1
+        command = ["taskset", "-c", "1", "nice", "-n", "20", "h2load", "--h1", "-t1", "-H",
+                   "accept-encoding: gzip", f"-D{seconds}", f"-c{clients // programs}"]
+        command += ["--rps", str(rate / clients)] if rate else []
+        self.running = []
+        for _ in range(programs):
+            asks = [*command, f"http://127.0.0.1:{WEB}/low"]
+            self.running.append(subprocess.Popen(asks, stdout=subprocess.PIPE, text=True))
+            time.sleep(clients / rate / programs if rate else 0)
+
+    def per_second(self):
+        """Answers, once it has ended."""
+        said = [program.communicate()[0] for program in self.running]
+        return sum(float(re.search(r"([\d.]+) req/s", text).group(1)) for text in said)
 
 
 def main():
@@ -110,6 +134,7 @@ def main():
     parser.add_argument("--weir", default=BUILT)
     args = parser.parse_args()
     need("nginx", "h2load", "taskset", args.weir)
+    stand_apart()
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         words = random.Random(1)
@@ -133,8 +158,7 @@ def measure(args, folder):
         return Gateway(args.weir, WEIR.format(shed=shed, cap=cap), folder, ADMIN, core=0)
 
     with gateway():
-        full = load(args.seconds // 2, 2).communicate()[0].decode()
-    capacity = float(re.search(r"([\d.]+) req/s", full).group(1))
+        capacity = Load(args.seconds // 2, 2).per_second()
     print(f"capacity for low priority: {capacity:.0f}/s; offered: {4 * capacity:.0f}/s")
     for name, start in [
         ("shedding as it is by default", gateway),
@@ -144,13 +168,13 @@ def measure(args, folder):
         with start() as weir:
             asyncio.run(probe(1))
             quiet, _ = asyncio.run(probe(args.seconds))
-            busy = load(2 * args.seconds + 1, 100, 4 * capacity)
+            busy = Load(2 * args.seconds + 1, 100, 4 * capacity)
             time.sleep(args.seconds)
             before = weir.metrics()
             loaded, failed = asyncio.run(probe(args.seconds))
             own = within(before, weir.metrics())
             memory = weir.memory() >> 20
-            busy.wait()
+            busy.per_second()
             numbers = weir.metrics()
         lesser = sum(v for k, v in numbers.items() if k.startswith("weir_degraded_total"))
         whole = numbers['weir_requests_total{route="low",code="200"}']

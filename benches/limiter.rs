@@ -57,7 +57,7 @@ impl Traffic {
             Duration::MAX,
         );
         Traffic {
-            request: Request::new(Body::empty()),
+            request: Box::new(http::Request::new(Body::empty())),
             exchange,
             state: 1,
         }

@@ -66,7 +66,7 @@ impl Bench {
 
     /// A request as `dispatch` hands it to a stack.
     pub(crate) fn request(&self, target: &str) -> Request {
-        let mut request = http::Request::new(Body::empty());
+        let mut request = Box::new(http::Request::new(Body::empty()));
         *request.uri_mut() = target.parse().expect("a target");
         *request.headers_mut() = fields();
         let exchange = Exchange::new(

@@ -293,7 +293,7 @@ mod tests {
     }
 
     fn request(path: &str, fields: &[(&'static str, &'static str)]) -> Request {
-        let mut request = Request::new(Body::empty());
+        let mut request = Box::new(http::Request::new(Body::empty()));
         *request.uri_mut() = path.parse().expect("a path");
         for (name, value) in fields {
             let value = HeaderValue::from_static(value);

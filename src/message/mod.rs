@@ -32,8 +32,8 @@ pub use body::Body;
 pub use exchange::{Conn, Exchange};
 pub use interim::Interims;
 
-/// A request on its way up.
-pub type Request = http::Request<Body>;
+/// A request on its way up. A dozen layers hand it on: what moves is a pointer.
+pub type Request = Box<http::Request<Body>>;
 
 /// An answer on its way back.
 pub type Response = http::Response<Body>;

@@ -409,7 +409,7 @@ mod tests {
     }
 
     fn request() -> Request {
-        Request::new(Body::empty())
+        Box::new(http::Request::new(Body::empty()))
     }
 
     /// A body that does not end by itself.

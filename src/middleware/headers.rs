@@ -297,7 +297,7 @@ mod tests {
         let request = http::Request::builder()
             .header("x-debug", "1")
             .header("x-a", "0");
-        let request = request.body(Body::empty()).expect("a request");
+        let request = request.body(Body::empty()).map(Box::new).expect("a request");
         let response = layer
             .layer(origin)
             .oneshot(request)

@@ -60,7 +60,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         if request.body().is_end_stream() {
             return Either::Left(self.inner.call(request));
         }
@@ -76,17 +76,16 @@ where
         let idle = request.extensions().get::<BodyIdle>().map(|idle| idle.0);
         exchange.upload_begins();
         let room = self.max_body;
-        let watch = |inner| {
-            Body::wrap(Watched {
-                inner,
-                exchange,
-                room,
-                idle,
-                timer: None,
-                next: None,
-            })
-        };
-        Either::Left(self.inner.call(request.map(watch)))
+        let inner = std::mem::take(request.body_mut());
+        *request.body_mut() = Body::wrap(Watched {
+            inner,
+            exchange,
+            room,
+            idle,
+            timer: None,
+            next: None,
+        });
+        Either::Left(self.inner.call(request))
     }
 }
 
@@ -246,7 +245,8 @@ mod tests {
             .into_iter()
             .map(|p| Frame::data(Bytes::from_static(p)));
         let last = Frame::trailers(HeaderMap::new());
-        let mut request = Request::new(Body::wrap(Pieces(data.chain([last]).collect())));
+        let body = Body::wrap(Pieces(data.chain([last]).collect()));
+        let mut request = Box::new(http::Request::new(body));
         let anyone = "127.0.0.1:1".parse().expect("an address");
         let conn = Arc::new(Conn::new("web".into(), anyone, anyone, false, None));
         let id = HeaderValue::from_static("id");

@@ -134,7 +134,7 @@ mod tests {
         let inner = tower::service_fn(|_| async { Ok(Response::new(Body::empty())) });
         let answer = layer
             .layer(inner)
-            .oneshot(Request::new(Body::empty()))
+            .oneshot(Box::new(http::Request::new(Body::empty())))
             .await;
         answer.map(|a| a.status().as_u16()).map_err(|e| e.reason())
     }

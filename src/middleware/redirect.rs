@@ -182,7 +182,7 @@ mod tests {
         let request = http::Request::builder()
             .uri(uri)
             .header("host", "a.test:8080");
-        let request = request.body(Body::empty()).expect("a request");
+        let request = request.body(Body::empty()).map(Box::new).expect("a request");
         let value = redirect.location(&request).expect("a location");
         value.to_str().expect("text").to_owned()
     }

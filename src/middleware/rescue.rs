@@ -361,7 +361,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_takes_json_gets_a_problem() {
         let request = http::Request::builder().header("accept", "application/json");
-        let request = request.body(Body::empty()).expect("a request");
+        let request = request.body(Body::empty()).map(Box::new).expect("a request");
         let response = rescued(request, || Reason::NoEndpoint.into()).await;
         assert_eq!(
             response.headers()["content-type"],
@@ -375,7 +375,7 @@ mod tests {
     #[tokio::test]
     async fn a_grpc_client_gets_trailers_only() {
         let request = http::Request::builder().header("content-type", "application/grpc+proto");
-        let request = request.body(Body::empty()).expect("a request");
+        let request = request.body(Body::empty()).map(Box::new).expect("a request");
         let response = rescued(request, || Reason::HttpResponseTimeout.into()).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "4");

@@ -118,7 +118,7 @@ where
             return Either::Right(std::future::ready(Err(Reason::BadRequest.into())));
         }
         let leaving = exchange::of(&request).cloned().map(|exchange| {
-            let client = hyper::upgrade::on(&mut request);
+            let client = hyper::upgrade::on(&mut *request);
             Leaving {
                 client,
                 exchange,

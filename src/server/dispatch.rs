@@ -20,7 +20,7 @@ use crate::clock;
 use crate::error::{GatewayError, Reason};
 use crate::message::exchange::BodyIdle;
 use crate::message::sketch::{Field, Sketch};
-use crate::message::{Body, Conn, Exchange, Request, Response, hop};
+use crate::message::{Body, Conn, Exchange, Response, hop};
 use crate::middleware::refuse::Refusal;
 use crate::middleware::request_id;
 use crate::plan::listener::ListenerPlan;
@@ -188,7 +188,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Dispatch {
                 self.worker.refusal(&view)
             }
         };
-        let request = Request::from_parts(parts, Body::from_client(body));
-        stack.answer(request)
+        let request = http::Request::from_parts(parts, Body::from_client(body));
+        stack.answer(Box::new(request))
     }
 }

@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn only_what_may_be_repeated_and_stays_http_is_a_probe() {
         let safe = |method: &str, upgrade: bool| {
-            let mut request = Request::new(Body::empty());
+            let mut request = Box::new(http::Request::new(Body::empty()));
             *request.method_mut() = method.parse().expect("a method");
             if upgrade {
                 let websocket = http::HeaderValue::from_static("websocket");

@@ -9,11 +9,11 @@ use http_body::Body as _;
 
 use super::endpoint::Endpoint;
 use crate::error::{GatewayError, Reason};
-use crate::message::{Body, Request, Response};
+use crate::message::{Body, Response};
 
 /// Makes a request fit for its connection.
 pub(super) fn prepare(
-    request: &mut Request,
+    request: &mut http::Request<Body>,
     h2: bool,
     endpoint: &Endpoint,
 ) -> Result<(), GatewayError> {
@@ -49,7 +49,7 @@ pub(super) fn prepare(
 }
 
 /// HTTP/1.1 has a path and a Host; the authority is there only after a try over HTTP/2.
-fn to_h1(request: &mut Request) -> Result<(), GatewayError> {
+fn to_h1(request: &mut http::Request<Body>) -> Result<(), GatewayError> {
     *request.version_mut() = Version::HTTP_11;
     let Some(authority) = request.uri().authority() else {
         return Ok(());
@@ -66,7 +66,7 @@ fn to_h1(request: &mut Request) -> Result<(), GatewayError> {
 }
 
 /// HTTP/2 names scheme and authority beside the path, and has no Host.
-fn to_h2(request: &mut Request, endpoint: &Endpoint) -> Result<(), GatewayError> {
+fn to_h2(request: &mut http::Request<Body>, endpoint: &Endpoint) -> Result<(), GatewayError> {
     *request.version_mut() = Version::HTTP_2;
     if request.uri().authority().is_some() {
         return Ok(());

@@ -22,7 +22,7 @@ use super::resolve::Live;
 use super::wire::{self, Sender};
 use crate::clock;
 use crate::error::{GatewayError, Reason};
-use crate::message::{Body, Request};
+use crate::message::{Body};
 use crate::telemetry::handles::UpstreamMetrics;
 
 /// The checks of one upstream.
@@ -181,7 +181,7 @@ impl Drop for CloseOnDrop {
     }
 }
 
-fn request(config: &HealthConfig, endpoint: &Endpoint, h2: bool) -> Result<Request, GatewayError> {
+fn request(config: &HealthConfig, endpoint: &Endpoint, h2: bool) -> Result<http::Request<Body>, GatewayError> {
     let host = config
         .host
         .as_ref()
@@ -193,7 +193,7 @@ fn request(config: &HealthConfig, endpoint: &Endpoint, h2: bool) -> Result<Reque
         .value
         .parse()
         .map_err(|e: http::uri::InvalidUri| invalid(e.into()))?;
-    let mut request = Request::new(Body::empty());
+    let mut request = http::Request::new(Body::empty());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = path;
     request.headers_mut().insert(HOST, host);

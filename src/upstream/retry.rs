@@ -117,7 +117,7 @@ impl Head {
     }
 
     fn request(&self, body: crate::message::Body, further: Further) -> Request {
-        let mut request = Request::new(body);
+        let mut request = Box::new(http::Request::new(body));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;

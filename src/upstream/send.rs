@@ -213,7 +213,7 @@ impl Sender {
                 }
                 Err(mut failed) => match failed.take_message() {
                     Some(unwritten) if reused && !wanted.fresh => {
-                        request = unwritten;
+                        request = Box::new(unwritten);
                         wanted.fresh = true;
                     }
                     unwritten => {
@@ -382,14 +382,14 @@ impl Lent {
             Lent::H1(lent) => {
                 let sender = lent.sender.as_mut();
                 let sender = sender.expect("a lent connection has its sender");
-                Either::Left(sender.try_send_request(request))
+                Either::Left(sender.try_send_request(*request))
             }
-            Lent::H2(lent) => Either::Right(lent.sender.try_send_request(request)),
+            Lent::H2(lent) => Either::Right(lent.sender.try_send_request(*request)),
         }
     }
 }
 
-type Sent = Result<http::Response<Incoming>, hyper::client::conn::TrySendError<Request>>;
+type Sent = Result<http::Response<Incoming>, hyper::client::conn::TrySendError<http::Request<Body>>>;
 
 /// What a failed exchange means.
 fn failure(error: hyper::Error, reused: bool) -> GatewayError {

@@ -158,7 +158,7 @@ fn exchange() -> Arc<Exchange> {
 }
 
 fn request(method: Method, body: Body) -> Request {
-    let mut request = Request::new(body);
+    let mut request = Box::new(http::Request::new(body));
     *request.method_mut() = method;
     *request.uri_mut() = "/".parse().expect("a path");
     request

@@ -15,7 +15,7 @@ use tower::ServiceExt as _;
 use super::config::UpstreamConfig;
 use super::*;
 use crate::error::GatewayError;
-use crate::message::{Request, Response};
+use crate::message::Response;
 
 use crate::error::Reason;
 use crate::files::Files;
@@ -78,7 +78,7 @@ async fn ask(address: SocketAddr, pem: &str, more: &str) -> Result<Bytes, Gatewa
     let metrics = Metrics::new(1).upstream("app");
     let upstream = Upstream::compile(&name, &config, None, &files, metrics, None, &mut problems);
     let upstream = Arc::new(upstream.expect("compiles"));
-    let mut request = Request::new(Body::empty());
+    let mut request = Box::new(http::Request::new(Body::empty()));
     *request.method_mut() = Method::GET;
     *request.uri_mut() = "/".parse().expect("a path");
     let host = HeaderValue::from_static("good.test");

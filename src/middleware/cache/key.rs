@@ -340,7 +340,7 @@ mod tests {
     }
 
     fn request(host: &str, target: &str) -> Request {
-        let mut request = Request::new(Body::empty());
+        let mut request = Box::new(http::Request::new(Body::empty()));
         *request.uri_mut() = target.parse().expect("a target");
         let host = http::HeaderValue::from_str(host).expect("a host");
         request.headers_mut().insert(header::HOST, host);

@@ -378,7 +378,7 @@ fn strip(fields: &mut HeaderMap) {
 
 /// A request without a body, to be asked once more.
 fn again(request: &Request) -> Request {
-    let mut again = Request::new(Body::empty());
+    let mut again = Box::new(http::Request::new(Body::empty()));
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();
     *again.version_mut() = request.version();

@@ -235,7 +235,7 @@ fn headers(text: &str) -> HeaderMap {
 }
 
 fn request(fields: &str) -> Request {
-    let mut request = Request::new(Body::empty());
+    let mut request = Box::new(http::Request::new(Body::empty()));
     *request.headers_mut() = headers(fields);
     request
 }

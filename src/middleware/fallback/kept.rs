@@ -71,7 +71,7 @@ impl Kept {
 
     /// As a plain request: only the first upstream may have been asked to leave HTTP.
     fn request(&self, body: Body) -> Request {
-        let mut request = Request::new(body);
+        let mut request = Box::new(http::Request::new(body));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;

@@ -38,7 +38,7 @@ fn request(method: Method, body: Body) -> Request {
     let id = HeaderValue::from_static("id");
     let (now, timeout) = (crate::clock::now(), Duration::from_secs(1));
     let exchange = Exchange::new(conn, now, peer.ip(), id, Sketch::default(), timeout);
-    let mut request = Request::new(body);
+    let mut request = Box::new(http::Request::new(body));
     *request.method_mut() = method;
     request.extensions_mut().insert(Arc::new(exchange));
     request

@@ -50,7 +50,7 @@ fn request(client: &str) -> Request {
         Sketch::default(),
         Duration::MAX,
     );
-    let mut request = Request::new(Body::empty());
+    let mut request = Box::new(http::Request::new(Body::empty()));
     request.extensions_mut().insert(Arc::new(exchange));
     request
 }

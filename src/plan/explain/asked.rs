@@ -91,7 +91,7 @@ impl Asked {
         let sketch = Sketch::of(&self.headers);
         let exchange = Exchange::new(conn, clock::now(), self.client, id, sketch, timeout);
         let exchange = Arc::new(exchange);
-        let mut request = Request::new(Body::empty());
+        let mut request = Box::new(http::Request::new(Body::empty()));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();

@@ -26,7 +26,7 @@ pub struct Question {
 
 impl Question {
     fn request(&self, headers: HeaderMap) -> Request {
-        let mut request = Request::new(Body::empty());
+        let mut request = Box::new(http::Request::new(Body::empty()));
         *request.method_mut() = Method::GET;
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;

@@ -411,7 +411,7 @@ where
         match conditional::head(status, fields, &entry.head.fields, entry.body.len()) {
             conditional::Head::Outdates => self.desk.store.outdate(&self.look.key, entry),
             conditional::Head::Freshens => {
-                let mut request = Request::new(Body::empty());
+                let mut request = Box::new(http::Request::new(Body::empty()));
                 *request.headers_mut() = self.headers.clone();
                 let own = self.desk.chance.next();
                 if let Seat::Leader(flight) = board(self.desk, &self.look, own, &request) {

@@ -33,7 +33,7 @@ fn request() -> Request {
     let conn = Arc::new(Conn::new("web".into(), peer, peer, false, None));
     let (id, now) = (HeaderValue::from_static("id"), clock::now());
     let exchange = Exchange::new(conn, now, peer.ip(), id, Sketch::default(), Duration::MAX);
-    let mut request = Request::new(Body::empty());
+    let mut request = Box::new(http::Request::new(Body::empty()));
     *request.uri_mut() = "/".parse().expect("a target");
     let host = HeaderValue::from_static("t.test");
     request.headers_mut().insert(header::HOST, host);

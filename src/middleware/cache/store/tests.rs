@@ -13,7 +13,7 @@ use super::super::policy::{Received, Settings, Stated, Terms};
 use super::super::stamps::About;
 use super::super::tags;
 use super::*;
-use crate::message::{Body, Request};
+use crate::message::Body;
 use crate::problem::Problems;
 
 const VARY: &[(&str, &str)] = &[("vary", "x-v"), ("cache-control", "max-age=60")];
@@ -24,7 +24,7 @@ fn store(memory: u64) -> Arc<Store> {
 
 fn key(store: &Store, target: &str) -> Key {
     let plan = KeyPlan::compile("r", None, None, &mut Problems::new()).expect("a plan");
-    let mut request = Request::new(Body::empty());
+    let mut request = Box::new(http::Request::new(Body::empty()));
     *request.method_mut() = Method::GET;
     *request.uri_mut() = target.parse().expect("a target");
     plan.of(&request, "http", &store.secrets)

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use crate::clock;
-use crate::message::{Body, Response};
+use crate::message::Body;
 
 /// Bound, not yet serving.
 pub(super) struct Origins {
@@ -84,8 +84,8 @@ async fn serve(listener: TcpListener, kind: Kind) {
     }
 }
 
-fn not_now() -> Response {
-    let mut response = Response::new(Body::from("not now\n".to_owned()));
+fn not_now() -> http::Response<Body> {
+    let mut response = http::Response::new(Body::from("not now\n".to_owned()));
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
 }
@@ -95,7 +95,7 @@ async fn answer(
     count: u64,
     ill: bool,
     request: http::Request<Incoming>,
-) -> Result<Response, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<http::Response<Body>, Box<dyn std::error::Error + Send + Sync>> {
     match kind {
         Kind::Flaky if count % 7 == 6 => return Err("dropped".into()),
         Kind::Flaky if count % 3 == 2 => return Ok(not_now()),
@@ -118,7 +118,7 @@ async fn answer(
         "target": request.uri().to_string(),
         "fields": told,
     });
-    let mut response = Response::new(Body::from(format!("{body:#}\n")));
+    let mut response = http::Response::new(Body::from(format!("{body:#}\n")));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     Ok(response)

@@ -128,7 +128,7 @@ fn field(
 impl Fixed {
     /// The answer.
     pub fn response(&self) -> Response {
-        let mut response = Response::new(Body::from(self.body.clone()));
+        let mut response = Box::new(http::Response::new(Body::from(self.body.clone())));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         if let Some(content_type) = &self.content_type {

@@ -1,6 +1,6 @@
 //! What a request and a response are, here.
 //!
-//! [`Request`] and [`Response`] are the `http` types with our one [`Body`]. What a request is
+//! [`Request`] and [`Response`] are the `http` types with our one [`Body`], boxed. What a request is
 //! beside its head (who asks, over which connection, what became of it) is its [`Exchange`],
 //! carried in the request's extensions from `server/dispatch` to `upstream/send`.
 //!
@@ -35,5 +35,12 @@ pub use interim::Interims;
 /// A request on its way up. A dozen layers hand it on: what moves is a pointer.
 pub type Request = Box<http::Request<Body>>;
 
-/// An answer on its way back.
-pub type Response = http::Response<Body>;
+/// An answer on its way back, likewise.
+pub type Response = Box<http::Response<Body>>;
+
+/// The answer with what is made of its body.
+pub fn map_body(mut response: Response, make: impl FnOnce(Body) -> Body) -> Response {
+    let body = std::mem::take(response.body_mut());
+    *response.body_mut() = make(body);
+    response
+}

@@ -26,7 +26,7 @@ use crate::error::{Cause, GatewayError, Reason};
 use crate::gate::caps::{Caps, ClientCap, WholeCap};
 use crate::gate::{Ended, Queued};
 use crate::message::exchange::Lease;
-use crate::message::{Body, Exchange, Request, Response, exchange};
+use crate::message::{Body, Exchange, Request, Response, exchange, map_body};
 use crate::switch::Mode;
 use crate::telemetry::handles::{RouteCells, RouteMetrics};
 
@@ -334,7 +334,7 @@ fn keep(response: Response, places: Places, exchange: Option<Arc<Exchange>>) -> 
     if response.body().is_end_stream() {
         return response;
     }
-    response.map(|inner| {
+    map_body(response, |inner| {
         let places = Some(places);
         Body::wrap(Held { inner, places })
     })
@@ -427,7 +427,7 @@ mod tests {
     }
 
     async fn endless(_: Request) -> Result<Response, GatewayError> {
-        Ok(Response::new(Body::wrap(Endless)))
+        Ok(Box::new(http::Response::new(Body::wrap(Endless))))
     }
 
     #[tokio::test(start_paused = true)]
@@ -455,7 +455,9 @@ mod tests {
             Reason::ConnectionRefused
         );
         assert_eq!(inside(&caps), 0);
-        let empty = tower::service_fn(|_: Request| async { Ok(Response::new(Body::empty())) });
+        let empty = tower::service_fn(|_: Request| async {
+            Ok(Box::new(http::Response::new(Body::empty())))
+        });
         let answer = layer.clone().layer(empty).oneshot(request()).await;
         assert_eq!(inside(&caps), 0);
         drop(answer);

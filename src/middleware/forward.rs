@@ -214,7 +214,7 @@ mod tests {
             }
             let seen = request.headers().get("via").cloned();
             let response = response.header("seen-via", seen.expect("a Via"));
-            Ok(response.body(Body::empty()).expect("a response"))
+            Ok(Box::new(response.body(Body::empty()).expect("a response")))
         }))
     }
 
@@ -250,7 +250,10 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_passed_here_eight_times_is_a_loop() {
         let request = http::Request::builder().header("via", ["1.1 weir"; 8].join(", "));
-        let request = request.body(Body::empty()).map(Box::new).expect("a request");
+        let request = request
+            .body(Body::empty())
+            .map(Box::new)
+            .expect("a request");
         let error = answering(&[]).oneshot(request).await.expect_err("a loop");
         assert_eq!(error.reason(), Reason::Loop);
     }

@@ -292,12 +292,15 @@ mod tests {
             let response = http::Response::builder()
                 .header("server", "x")
                 .header("set-cookie", "d");
-            Ok(response.body(Body::empty()).expect("a response"))
+            Ok(Box::new(response.body(Body::empty()).expect("a response")))
         });
         let request = http::Request::builder()
             .header("x-debug", "1")
             .header("x-a", "0");
-        let request = request.body(Body::empty()).map(Box::new).expect("a request");
+        let request = request
+            .body(Body::empty())
+            .map(Box::new)
+            .expect("a request");
         let response = layer
             .layer(origin)
             .oneshot(request)

@@ -131,7 +131,8 @@ mod tests {
 
     async fn outcome(priority: Priority, mode: Mode, level: f64) -> Result<u16, Reason> {
         let layer = LoadShedLayer::new(shedder(priority, mode, level));
-        let inner = tower::service_fn(|_| async { Ok(Response::new(Body::empty())) });
+        let inner =
+            tower::service_fn(|_| async { Ok(Box::new(http::Response::new(Body::empty()))) });
         let answer = layer
             .layer(inner)
             .oneshot(Box::new(http::Request::new(Body::empty())))

@@ -22,7 +22,7 @@ use crate::clock;
 use crate::error::{GatewayError, Reason};
 use crate::message::exchange::Meter;
 use crate::message::sketch::Field;
-use crate::message::{Body, Exchange, Request, Response, exchange};
+use crate::message::{Body, Exchange, Request, Response, exchange, map_body};
 use crate::telemetry::access::{AccessLog, Record};
 use crate::telemetry::handles::{Metrics, RouteCells, RouteMetrics, WorkerCells};
 use crate::telemetry::trace::trace_id;
@@ -329,7 +329,9 @@ impl<F: Future<Output = Result<Response, GatewayError>>> Future for ObserveFutur
             Ok(mut response) => {
                 watch.answered(&response);
                 watch.tell_observed(response.headers_mut());
-                Ok(response.map(|inner| Body::wrap(Watched { inner, watch })))
+                Ok(map_body(response, |inner| {
+                    Body::wrap(Watched { inner, watch })
+                }))
             }
             Err(error) => {
                 watch.failed(error.reason());

@@ -161,7 +161,7 @@ impl Service<Request> for Redirect {
         let Some(location) = self.location(&request) else {
             return ready(Err(Reason::BadRequest.into()));
         };
-        let mut response = Response::new(Body::empty());
+        let mut response = Box::new(http::Response::new(Body::empty()));
         *response.status_mut() = self.0.status;
         response.headers_mut().insert(header::LOCATION, location);
         ready(Ok(response))
@@ -182,7 +182,10 @@ mod tests {
         let request = http::Request::builder()
             .uri(uri)
             .header("host", "a.test:8080");
-        let request = request.body(Body::empty()).map(Box::new).expect("a request");
+        let request = request
+            .body(Body::empty())
+            .map(Box::new)
+            .expect("a request");
         let value = redirect.location(&request).expect("a location");
         value.to_str().expect("text").to_owned()
     }

@@ -222,7 +222,7 @@ fn leaves_framing_in_doubt(reason: Reason) -> bool {
 }
 
 fn written(status: StatusCode, content_type: &'static str, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
+    let mut response = Box::new(http::Response::new(Body::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -290,7 +290,7 @@ fn grpc(reason: Reason) -> Response {
         StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_REQUEST => 13,
         _ => 14,
     };
-    let mut response = Response::new(Body::empty());
+    let mut response = Box::new(http::Response::new(Body::empty()));
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -361,7 +361,10 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_takes_json_gets_a_problem() {
         let request = http::Request::builder().header("accept", "application/json");
-        let request = request.body(Body::empty()).map(Box::new).expect("a request");
+        let request = request
+            .body(Body::empty())
+            .map(Box::new)
+            .expect("a request");
         let response = rescued(request, || Reason::NoEndpoint.into()).await;
         assert_eq!(
             response.headers()["content-type"],
@@ -375,7 +378,10 @@ mod tests {
     #[tokio::test]
     async fn a_grpc_client_gets_trailers_only() {
         let request = http::Request::builder().header("content-type", "application/grpc+proto");
-        let request = request.body(Body::empty()).map(Box::new).expect("a request");
+        let request = request
+            .body(Body::empty())
+            .map(Box::new)
+            .expect("a request");
         let response = rescued(request, || Reason::HttpResponseTimeout.into()).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "4");

@@ -169,7 +169,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::message::{Body, Response};
+    use crate::message::Body;
 
     fn rewritten(config: &str, uri: &str) -> (String, String) {
         let config: RewriteConfig = toml::from_str(config).expect("a rewrite section");
@@ -177,7 +177,10 @@ mod tests {
         let layer = config.layer(&mut problems);
         assert!(problems.is_empty());
         let request = http::Request::builder().uri(uri).header("host", "a.test");
-        let mut request = request.body(Body::empty()).map(Box::new).expect("a request");
+        let mut request = request
+            .body(Body::empty())
+            .map(Box::new)
+            .expect("a request");
         layer.0.apply(&mut request).expect("it fits");
         let host = request.headers()["host"].to_str().expect("text").to_owned();
         (request.uri().to_string(), host)
@@ -206,13 +209,15 @@ mod tests {
         let config = "prefix = '/p'\nwith = '/tenants/public'";
         let config: RewriteConfig = toml::from_str(config).expect("a rewrite section");
         let inner = tower::service_fn(|_: Request| async {
-            Ok::<_, GatewayError>(Response::new(Body::empty()))
+            Ok::<_, GatewayError>(Box::new(http::Response::new(Body::empty())))
         });
         let rewrite = config.layer(&mut Problems::new()).layer(inner);
         let ask = |length: usize| {
             let uri = format!("/p/secret?{}", "a".repeat(length));
             let request = http::Request::builder().uri(uri).body(Body::empty());
-            rewrite.clone().oneshot(Box::new(request.expect("a request")))
+            rewrite
+                .clone()
+                .oneshot(Box::new(request.expect("a request")))
         };
         assert!(ask(60_000).await.is_ok());
         let error = ask(65_515).await.expect_err("too long");

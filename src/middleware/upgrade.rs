@@ -167,7 +167,7 @@ impl<F: Future<Output = Result<Response, GatewayError>>> Future for UpgradeFutur
             return Poll::Ready(Err(Reason::HttpUpgradeFailed.into()));
         };
         let lease = response.extensions_mut().remove::<Lease>();
-        let upstream = hyper::upgrade::on(&mut response);
+        let upstream = hyper::upgrade::on(&mut *response);
         tunnels.join(client, upstream, exchange, lease);
         Poll::Ready(Ok(response))
     }

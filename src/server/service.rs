@@ -20,7 +20,7 @@ use pin_project_lite::pin_project;
 
 use super::dispatch::Dispatch;
 use super::pulse::{Piece, Pulse};
-use crate::message::{Body, Interims};
+use crate::message::{Body, Interims, Response};
 
 /// The largest piece of a body on HTTP/2: one frame.
 const PIECE: usize = 16 << 10;
@@ -81,7 +81,7 @@ pin_project! {
         open: Option<Open>,
         interims: Option<Arc<Interims>>,
         // the answer, while interim ones leave
-        held: Option<http::Response<Body>>,
+        held: Option<Response>,
         #[pin]
         inner: F,
     }
@@ -89,7 +89,7 @@ pin_project! {
 
 impl<F, E> Answer<F>
 where
-    F: Future<Output = Result<http::Response<Body>, E>>,
+    F: Future<Output = Result<Response, E>>,
 {
     /// The answer, once no interim one is before it. Who writes those wakes us.
     fn final_answer(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -116,7 +116,7 @@ where
 
 impl<F, E> Future for Answer<F>
 where
-    F: Future<Output = Result<http::Response<Body>, E>>,
+    F: Future<Output = Result<Response, E>>,
 {
     type Output = Result<http::Response<CountedBody>, E>;
 

@@ -119,8 +119,8 @@ pub(super) fn judge<B>(
 }
 
 /// The same answer, with nothing in it.
-pub(super) fn without_body(response: Response) -> Response {
-    let (mut head, _) = response.into_parts();
-    head.headers.insert(CONTENT_LENGTH, 0.into());
-    Response::from_parts(head, Body::empty())
+pub(super) fn without_body(mut response: Response) -> Response {
+    response.headers_mut().insert(CONTENT_LENGTH, 0.into());
+    *response.body_mut() = Body::empty();
+    response
 }

@@ -22,7 +22,7 @@ use super::resolve::Live;
 use super::wire::{self, Sender};
 use crate::clock;
 use crate::error::{GatewayError, Reason};
-use crate::message::{Body};
+use crate::message::Body;
 use crate::telemetry::handles::UpstreamMetrics;
 
 /// The checks of one upstream.
@@ -181,7 +181,11 @@ impl Drop for CloseOnDrop {
     }
 }
 
-fn request(config: &HealthConfig, endpoint: &Endpoint, h2: bool) -> Result<http::Request<Body>, GatewayError> {
+fn request(
+    config: &HealthConfig,
+    endpoint: &Endpoint,
+    h2: bool,
+) -> Result<http::Request<Body>, GatewayError> {
     let host = config
         .host
         .as_ref()

@@ -31,7 +31,7 @@ use super::{Upstream, framing};
 use crate::clock;
 use crate::error::{GatewayError, Reason};
 use crate::message::exchange::Lease;
-use crate::message::{Body, Exchange, Request, Response};
+use crate::message::{Body, Exchange, Request, Response, map_body};
 
 /// What a further try is told: an extension that `retry` puts on the request.
 #[derive(Debug, Clone, Default)]
@@ -156,7 +156,9 @@ impl Sender {
             return Ok(response);
         };
         let idle = self.upstream.config.timeouts.idle.value.0;
-        Ok(response.map(|body| answer::watch(body, ending, record, idle)))
+        Ok(map_body(response, |body| {
+            answer::watch(body, ending, record, idle)
+        }))
     }
 
     /// The endpoint to ask, with the leave of the breakers.
@@ -328,13 +330,13 @@ fn answered(
             Lent::H1(lent) if upgrade => {
                 let upgraded = Arc::new(lent.release(ending.flight));
                 response.extensions_mut().insert(Lease(upgraded));
-                Ok((response.map(|_| Body::empty()), None))
+                Ok((Box::new(response.map(|_| Body::empty())), None))
             }
             Lent::H1(_) | Lent::H2(_) => Err(Reason::HttpUpgradeFailed.into()),
         };
     }
     ending.reusable &= framing::judge(&mut response, to_head)?;
-    let response = response.map(Body::from_upstream);
+    let response = Box::new(response.map(Body::from_upstream));
     if response.status() == http::StatusCode::RESET_CONTENT && !response.body().is_end_stream() {
         // It has no content (RFC 9110 15.3.6): what came goes with its connection.
         ending.reusable = false;
@@ -389,7 +391,8 @@ impl Lent {
     }
 }
 
-type Sent = Result<http::Response<Incoming>, hyper::client::conn::TrySendError<http::Request<Body>>>;
+type Sent =
+    Result<http::Response<Incoming>, hyper::client::conn::TrySendError<http::Request<Body>>>;
 
 /// What a failed exchange means.
 fn failure(error: hyper::Error, reused: bool) -> GatewayError {

@@ -521,7 +521,7 @@ fn serve_h2(
             let authority = request.uri().authority().map(ToString::to_string);
             drop::<hyper::body::Incoming>(request.into_body());
             let body = Body::from(authority.unwrap_or_default());
-            Ok::<_, GatewayError>(Response::new(body))
+            Ok::<_, GatewayError>(http::Response::new(body))
         });
         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .max_concurrent_streams(1)

@@ -15,7 +15,6 @@ use tower::ServiceExt as _;
 use super::config::UpstreamConfig;
 use super::*;
 use crate::error::GatewayError;
-use crate::message::Response;
 
 use crate::error::Reason;
 use crate::files::Files;
@@ -55,7 +54,7 @@ async fn serve(
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| {
         let version = Body::from(format!("{:?}", request.version()));
-        async move { Ok::<_, GatewayError>(Response::new(version)) }
+        async move { Ok::<_, GatewayError>(http::Response::new(version)) }
     });
     let io = TokioIo::new(stream);
     if h2 {

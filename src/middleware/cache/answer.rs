@@ -106,7 +106,7 @@ pub fn has_it(head: &Head, wish: Wish<'_>, at: Moment) -> bool {
 
 /// That the client has it already.
 pub fn not_modified(head: &Head, at: Moment) -> Response {
-    let mut response = Response::new(Body::empty());
+    let mut response = Box::new(http::Response::new(Body::empty()));
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     *response.headers_mut() = conditional::not_modified(&head.fields);
     finish(response.headers_mut(), head, at);
@@ -115,7 +115,7 @@ pub fn not_modified(head: &Head, at: Moment) -> Response {
 
 /// The head of an answer, its body to come.
 pub fn begin(head: &Head, status: StatusCode, at: Moment) -> Response {
-    let mut response = Response::new(Body::empty());
+    let mut response = Box::new(http::Response::new(Body::empty()));
     *response.status_mut() = status;
     *response.headers_mut() = head.fields.clone();
     finish(response.headers_mut(), head, at);

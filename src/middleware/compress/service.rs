@@ -25,7 +25,7 @@ use super::turns::Place;
 use super::verdict::{Asked, Rules, Verdict, judge};
 use crate::error::GatewayError;
 use crate::message::coding::Coding;
-use crate::message::{Body, Request, Response};
+use crate::message::{Body, Request, Response, map_body};
 use crate::telemetry::handles::{CompressionCells, Metrics, Skip};
 
 /// A body in br that is longer than this is encoded aside, in bytes.
@@ -224,7 +224,9 @@ fn encode(guide: &Arc<Guide>, asked: &Asked, turn: Turn) -> Response {
     guide.cells().codings[coding.index()].responses.inc();
     fields::recode(response.headers_mut(), Some(coding));
     let guide = Arc::clone(guide);
-    response.map(|body| Body::wrap(Encoding::new(body, guide, coding, lent, place)))
+    map_body(response, |body| {
+        Body::wrap(Encoding::new(body, guide, coding, lent, place))
+    })
 }
 
 /// What encodes a body of this length; `None` while there is no memory for it.
@@ -253,5 +255,5 @@ fn decode(guide: &Guide, coding: Coding, mut response: Response) -> Response {
     };
     guide.cells().decoded[coding.index()].inc();
     fields::recode(response.headers_mut(), None);
-    response.map(|body| Body::wrap(Decoding::new(body, decoder)))
+    map_body(response, |body| Body::wrap(Decoding::new(body, decoder)))
 }

@@ -241,7 +241,7 @@ fn request(fields: &str) -> Request {
 }
 
 fn response(status: u16, fields: &str, body: Body) -> Response {
-    let mut response = Response::new(body);
+    let mut response = Box::new(http::Response::new(body));
     *response.status_mut() = StatusCode::from_u16(status).expect("a status");
     *response.headers_mut() = headers(fields);
     response

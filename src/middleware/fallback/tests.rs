@@ -56,7 +56,7 @@ async fn ask(
     let ladder = ladder.expect("compiles").map(|name| -> Way {
         let status = if name == "bad" { 500 } else { 200 };
         Way::new(service_fn(move |request: Request| async move {
-            let mut response = Response::new(request.into_body());
+            let mut response = Box::new(http::Response::new(request.into_body()));
             *response.status_mut() = StatusCode::from_u16(status).expect("a status");
             Ok(response)
         }))
@@ -155,7 +155,7 @@ async fn every_cause_gets_its_step_and_says_so() {
 #[tokio::test]
 async fn an_upstreams_5xx_is_replaced_and_left_as_it_is_where_no_step_can() {
     let unavailable = || {
-        let mut response = Response::new(Body::from("theirs".to_owned()));
+        let mut response = Box::new(http::Response::new(Body::from("theirs".to_owned())));
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         Ok(response)
     };

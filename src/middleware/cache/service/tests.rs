@@ -42,7 +42,7 @@ fn request() -> Request {
 }
 
 fn good(body: &'static str) -> Response {
-    let mut response = Response::new(Body::from(body.to_owned()));
+    let mut response = Box::new(http::Response::new(Body::from(body.to_owned())));
     let fresh = HeaderValue::from_static("max-age=60");
     response.headers_mut().insert(header::CACHE_CONTROL, fresh);
     response
@@ -139,7 +139,7 @@ async fn i28_a_body_that_is_too_large_at_once_still_reaches_who_asked_first() {
             )))
         });
         let body = http_body_util::StreamBody::new(Pieces(pieces.collect()));
-        std::future::ready(Ok(good("").map(|_| Body::wrap(body))))
+        std::future::ready(Ok(crate::message::map_body(good(""), |_| Body::wrap(body))))
     });
     let cache = CacheLayer::new(desk("max_object = '64B'")).layer(origin);
     for _ in 0..2 {

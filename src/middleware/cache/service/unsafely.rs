@@ -182,7 +182,9 @@ impl Sent {
         tokio::spawn(fetch.posted(response, received));
         match receipt.await {
             Ok(Told::Look(Some(sent))) => {
-                let mut response = Response::new(sent.body.map_or_else(Body::empty, Body::wrap));
+                let mut response = Box::new(http::Response::new(
+                    sent.body.map_or_else(Body::empty, Body::wrap),
+                ));
                 *response.status_mut() = status;
                 *response.headers_mut() = sent.fields;
                 Ok(told(desk, response, true))

@@ -99,6 +99,8 @@ pub struct Exchange {
     uploading: AtomicBool,
     /// Nanoseconds from `started` to the end of the request body.
     uploaded: AtomicU64,
+    /// Nanoseconds, see [`Exchange::waited`].
+    waited: AtomicU64,
     notes: Mutex<Notes>,
     held: Mutex<Vec<Lease>>,
     tunnel: OnceLock<Meter>,
@@ -122,8 +124,6 @@ pub struct Notes {
     pub endpoint: Option<SocketAddr>,
     /// Tries made at upstreams.
     pub tries: u32,
-    /// Time spent waiting for upstreams, to their response headers.
-    pub waited: Duration,
     /// What Weir itself failed or refused, if it did.
     pub reason: Option<Reason>,
     /// What policies in observe mode would have refused.
@@ -179,6 +179,7 @@ impl Exchange {
             received: AtomicU64::new(0),
             uploading: AtomicBool::new(false),
             uploaded: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
             notes: Mutex::default(),
             held: Mutex::default(),
             tunnel: OnceLock::new(),
@@ -212,6 +213,18 @@ impl Exchange {
         if let Some(Meter(count)) = self.tunnel.get() {
             count(up, down);
         }
+    }
+
+    /// Time spent waiting for upstreams, to their response headers.
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Relaxed))
+    }
+
+    /// Adds to it. A request waits for one thing at a time.
+    pub fn add_wait(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let waited = self.waited.load(Relaxed).saturating_add(nanos);
+        self.waited.store(waited, Relaxed);
     }
 
     /// Writes into the notes.

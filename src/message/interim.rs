@@ -6,7 +6,7 @@
 //! two meet is the [`Interims`] of a connection. 100 is not passed on, since hyper sends it where it
 //! is due, nor is 101, which is final. What comes after the final answer, or is too much, is dropped.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 
 use http::{HeaderMap, StatusCode};
@@ -19,23 +19,26 @@ const MOST: u8 = 8;
 /// Bytes of one request's, at most.
 const MOST_BYTES: usize = 16 << 10;
 
-/// The interim answers of one client connection.
+/// The interim answers of one client connection. Both sides run on the connection's worker; most
+/// requests have none, and take no lock.
 #[derive(Debug, Default)]
 pub struct Interims {
-    /// There may be some. A glance for those who mostly find none.
+    /// Some have not left.
     any: AtomicBool,
+    /// Requests answered so far: the final answer is on its way.
+    answered: AtomicU64,
+    /// Who is to know of the next one has said so.
+    watched: AtomicBool,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Requests answered so far: the final answer is on its way.
-    answered: u64,
     /// What has not left, and that some of it is leaving.
     bytes: Vec<u8>,
     leaving: bool,
-    /// How many the request has had.
-    passed: u8,
+    /// How many this request has had.
+    passed: (u64, u8),
     waker: Option<Waker>,
 }
 
@@ -48,13 +51,17 @@ impl Interims {
         let head = head(status, fields);
         let waker = {
             let mut inner = self.inner.lock();
-            let fits = inner.passed < MOST && inner.bytes.len() + head.len() <= MOST_BYTES;
-            if request != inner.answered + 1 || !fits {
+            if inner.passed.0 != request {
+                inner.passed = (request, 0);
+            }
+            let fits = inner.passed.1 < MOST && inner.bytes.len() + head.len() <= MOST_BYTES;
+            if request != self.answered.load(Relaxed) + 1 || !fits {
                 return;
             }
-            inner.passed += 1;
+            inner.passed.1 += 1;
             inner.bytes.extend_from_slice(&head);
             self.any.store(true, Relaxed);
+            self.watched.store(false, Relaxed);
             inner.waker.take()
         };
         if let Some(waker) = waker {
@@ -62,26 +69,26 @@ impl Interims {
         }
     }
 
-    /// Whoever waits for the final answer wants to know of interim ones.
+    /// Whoever waits for the final answer wants to know of interim ones: the connection's task,
+    /// which stays the same.
     pub fn watch(&self, waker: &Waker) {
-        let mut inner = self.inner.lock();
-        if !inner.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
-            inner.waker = Some(waker.clone());
+        if !self.watched.load(Relaxed) {
+            self.inner.lock().waker = Some(waker.clone());
+            self.watched.store(true, Relaxed);
         }
     }
 
     /// The final answer is here: whether it may go now, since no interim one waits before it.
     pub fn finish(&self) -> bool {
-        let mut inner = self.inner.lock();
-        let clear = inner.bytes.is_empty() && !inner.leaving;
+        let clear = !self.any();
         if clear {
-            inner.answered += 1;
-            inner.passed = 0;
+            let answered = self.answered.load(Relaxed) + 1;
+            self.answered.store(answered, Relaxed);
         }
         clear
     }
 
-    /// Whether there may be anything to write.
+    /// Whether there is anything to write, or to have been written.
     pub fn any(&self) -> bool {
         self.any.load(Relaxed)
     }

@@ -8,7 +8,7 @@
 //! * `exchange`: connection facts, request facts, notes for the log
 //! * `coding`: which content codings a client takes, and which a body is in
 //! * `target`: one canonical path and host, decided once
-//! * `replay`: a request body that can be sent again
+//! * `replay`: a request body that can be sent again; `spare`: a head that can
 //! * `fixed`: an answer that is always the same
 //! * `key`: what a policy tells clients apart by
 //! * `proxy_status`: what we say of a failure
@@ -26,6 +26,7 @@ pub mod key;
 pub mod proxy_status;
 pub mod replay;
 pub mod sketch;
+pub mod spare;
 pub mod target;
 
 pub use body::Body;

@@ -85,10 +85,21 @@ impl<S> Forward<S> {
             Version::HTTP_2 => &self.signature.h2,
             _ => &self.signature.http1,
         };
-        let upgrading = request.extensions().get::<Upgrading>().cloned();
-        let exchange = exchange::of(request).cloned();
-        let has = |field| exchange.as_ref().is_none_or(|e| e.sketch.has(field));
-        let headers = request.headers_mut();
+        // out of the request while its exchange is read
+        let mut headers = std::mem::take(request.headers_mut());
+        self.sign(&mut headers, via, request)?;
+        *request.headers_mut() = headers;
+        Ok(())
+    }
+
+    fn sign(
+        &self,
+        headers: &mut HeaderMap,
+        via: &HeaderValue,
+        request: &Request,
+    ) -> Result<(), Reason> {
+        let exchange = exchange::of(request);
+        let has = |field| exchange.is_none_or(|e| e.sketch.has(field));
         let passed = if has(Field::Via) {
             hop::via_count(headers, &self.signature.identity)
         } else {
@@ -105,7 +116,7 @@ impl<S> Forward<S> {
         }
         headers.reserve(ADDED);
         headers.append(header::VIA, via.clone());
-        if let Some(exchange) = &exchange {
+        if let Some(exchange) = exchange {
             let conn = &exchange.conn;
             let (peer, peer_text, trusted) = (conn.peer, &conn.peer_text, conn.trusted);
             let hop = hop::Hop {
@@ -117,8 +128,8 @@ impl<S> Forward<S> {
             };
             hop::set_forwarded(headers, hop, has(Field::Claim));
         }
-        if let Some(Upgrading(protocol)) = upgrading {
-            upgrade(headers, protocol);
+        if let Some(Upgrading(protocol)) = request.extensions().get() {
+            upgrade(headers, protocol.clone());
         }
         Ok(())
     }

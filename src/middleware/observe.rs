@@ -183,7 +183,7 @@ impl Watch {
         let cells = self.observer.cells();
         cells.codes.inc(response.status());
         cells.first_byte.observe(first_byte);
-        let waited = self.exchange.noted(|notes| notes.waited);
+        let waited = self.exchange.waited();
         cells.overhead.observe(first_byte.saturating_sub(waited));
         self.answer = Some((response.status(), first_byte));
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -230,20 +230,20 @@ impl Watch {
     /// Counts the reason, if there is one: what Weir itself failed or refused, or a client that
     /// left before the end.
     fn settle(&mut self) -> Option<Reason> {
-        let noted = self.exchange.noted(|notes| notes.reason);
-        let reason = noted.or((!self.over).then_some(Reason::ClientGone));
         let cells = self.observer.cells();
-        if let Some(reason) = reason {
-            cells.errors.inc(reason);
-        }
-        self.exchange.noted(|notes| {
+        let noted = self.exchange.noted(|notes| {
             for would_be in &notes.observed {
                 cells.observed.inc(*would_be);
             }
             if let Some((cause, step)) = notes.degraded {
                 cells.degraded[cause as usize][step as usize].inc();
             }
+            notes.reason
         });
+        let reason = noted.or((!self.over).then_some(Reason::ClientGone));
+        if let Some(reason) = reason {
+            cells.errors.inc(reason);
+        }
         if self.answer.is_none() {
             cells.codes.inc_code(CLIENT_GONE);
         }
@@ -273,7 +273,7 @@ impl Watch {
             upstream: notes.upstream.as_deref(),
             endpoint: notes.endpoint,
             tries: notes.tries,
-            waited: notes.waited,
+            waited: self.exchange.waited(),
             bytes_in: self.exchange.received(),
             bytes_out: self.sent,
             client: self.exchange.client,

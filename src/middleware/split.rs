@@ -15,7 +15,7 @@ use crate::message::{Request, Response};
 /// Sends each request to one of several services.
 #[derive(Debug, Clone)]
 pub struct Split<S> {
-    shares: Arc<[Share<S>]>,
+    shares: Vec<Share<S>>,
     total: u64,
     chance: Arc<Chance>,
 }
@@ -46,7 +46,7 @@ impl<S> Split<S> {
         }
     }
 
-    fn choose(&self) -> &S {
+    fn choose(&mut self) -> &mut S {
         let at = match self.shares.len() {
             1 => 0,
             _ => {
@@ -54,13 +54,14 @@ impl<S> Split<S> {
                 self.shares.partition_point(|share| share.up_to <= number)
             }
         };
-        &self.shares[at.min(self.shares.len() - 1)].service
+        let last = self.shares.len() - 1;
+        &mut self.shares[at.min(last)].service
     }
 }
 
 impl<S> Service<Request> for Split<S>
 where
-    S: Service<Request, Response = Response, Error = GatewayError> + Clone,
+    S: Service<Request, Response = Response, Error = GatewayError>,
 {
     type Response = Response;
     type Error = GatewayError;
@@ -72,7 +73,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         // A way to an upstream waits inside `call`: it is always ready.
-        self.choose().clone().call(request)
+        self.choose().call(request)
     }
 }
 
@@ -83,7 +84,7 @@ mod tests {
     #[test]
     fn each_gets_its_share_and_a_weight_of_zero_gets_nothing() {
         let weighted = [(95, 'a'), (0, 'b'), (5, 'c')];
-        let split = Split::new(weighted, Arc::new(Chance::seeded(3)));
+        let mut split = Split::new(weighted, Arc::new(Chance::seeded(3)));
         let mut seen = std::collections::BTreeMap::new();
         for _ in 0..20_000 {
             *seen.entry(*split.choose()).or_insert(0u32) += 1;

@@ -3,8 +3,8 @@
 //! Code decides the order and not config, since the order is what makes the answers right. A
 //! stack is made by each worker for itself, at a route's first request, from the shared
 //! [`RoutePlan`] and the worker's own [`Kit`]: whatever a layer holds behind an `Arc` is of this
-//! worker, so that the clone a request needs touches no cache line of another thread. The stack
-//! is boxed once, at the top.
+//! worker, so that a request touches no cache line of another thread. The stack is boxed once, at
+//! the top, and called in place: a clone for each request would be one of every layer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 use tower::util::{Either, option_layer};
 use tower::{Layer, Service, ServiceBuilder};
 
@@ -41,45 +42,41 @@ use crate::upstream::{Upstream, WorkerPools, client};
 
 use super::route::{Action, RoutePlan};
 
-/// A route's layers, bound to one worker: boxed once, and cloned on the stack for each request.
+/// A route's layers, bound to one worker, whose thread alone takes the lock.
 #[derive(Clone)]
-pub struct Stack(Arc<dyn Answer>);
+pub struct Stack(Arc<Mutex<dyn Answer>>);
 
 /// The answer to come.
 pub type Answering = Pin<Box<dyn Future<Output = Result<Response, GatewayError>> + Send>>;
 
-trait Answer: Send + Sync {
-    fn answer(&self, request: Request) -> Answering;
+trait Answer: Send {
+    fn answer(&mut self, request: Request) -> Answering;
 }
 
 impl<S> Answer for S
 where
-    S: Service<Request, Response = Response, Error = GatewayError> + Clone + Send + Sync,
+    S: Service<Request, Response = Response, Error = GatewayError> + Send,
     S::Future: Send + 'static,
 {
     /// A stack waits inside `call` and never before it: every room passes `poll_ready` on, and the
-    /// innermost is always ready. So the clone need not be asked.
-    fn answer(&self, request: Request) -> Answering {
-        Box::pin(self.clone().call(request))
+    /// innermost is always ready. So it need not be asked.
+    fn answer(&mut self, request: Request) -> Answering {
+        Box::pin(self.call(request))
     }
 }
 
 impl Stack {
     fn new<S>(service: S) -> Self
     where
-        S: Service<Request, Response = Response, Error = GatewayError>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        S: Service<Request, Response = Response, Error = GatewayError> + Send + 'static,
         S::Future: Send + 'static,
     {
-        Stack(Arc::new(service))
+        Stack(Arc::new(Mutex::new(service)))
     }
 
     /// Answers a request.
     pub fn answer(&self, request: Request) -> Answering {
-        self.0.answer(request)
+        self.0.lock().answer(request)
     }
 }
 

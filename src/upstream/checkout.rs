@@ -83,12 +83,12 @@ impl Checkout<'_> {
         if self.shares() {
             return Box::pin(self.share()).await;
         }
-        while let Some(lent) = self.pool.pop(clock::now()) {
+        while let Some(mut lent) = self.pool.pop(clock::now()) {
             let since = lent.idle_since.unwrap_or_else(clock::now);
             if clock::now().saturating_duration_since(since) > LOOK_AGAIN {
                 // Lets the connection's task see a FIN that the kernel already has.
                 tokio::task::yield_now().await;
-                if lent.sender.as_ref().is_none_or(|s| !s.is_ready()) {
+                if !lent.sender().is_ready() {
                     continue;
                 }
             }

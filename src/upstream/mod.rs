@@ -170,7 +170,7 @@ impl Resolving {
 /// The way to an upstream for one worker: retries around tries, each made by `tried` around the
 /// innermost service, so that what it does to a request is done to each try. Made once for a
 /// stack; clones share their view of the endpoints.
-pub fn client<S>(
+pub fn client<S: Clone>(
     upstream: &Arc<Upstream>,
     pools: &Arc<WorkerPools>,
     tried: impl FnOnce(send::Send) -> S,

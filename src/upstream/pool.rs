@@ -163,10 +163,15 @@ struct Connections {
 }
 
 struct Idle {
+    line: Line,
+    since: Instant,
+}
+
+/// An HTTP/1 connection, with what ends and counts it.
+struct Line {
     sender: http1::SendRequest<Body>,
     task: AbortHandle,
     permit: Arc<Permit>,
-    since: Instant,
     life: Life,
 }
 
@@ -270,7 +275,7 @@ impl EndpointPool {
                 None => return Some(LentH1::new(idle, Arc::clone(self))),
                 Some(why) => {
                     self.closed(why);
-                    idle.task.abort();
+                    idle.line.task.abort();
                 }
             }
         }
@@ -302,11 +307,14 @@ impl EndpointPool {
     ) -> LentH1 {
         self.speaks_h2.store(false, Relaxed);
         self.cells().pool_active.inc();
-        LentH1 {
-            sender: Some(sender),
+        let line = Line {
+            sender,
             task,
             permit,
             life,
+        };
+        LentH1 {
+            line: Some(line),
             idle_since: None,
             pool: Arc::clone(self),
         }
@@ -352,7 +360,7 @@ impl EndpointPool {
             };
             connections.shared.swap_remove(at).task
         } else {
-            connections.idle.remove(0).task
+            connections.idle.remove(0).line.task
         };
         task.abort();
         self.cells().pool_idle.dec();
@@ -374,7 +382,7 @@ impl EndpointPool {
             self.cells().pool_idle.inc();
             self.returned.notify_one();
         } else {
-            idle.task.abort();
+            idle.line.task.abort();
             self.closed(PoolClose::Cap);
         }
     }
@@ -388,7 +396,7 @@ impl EndpointPool {
         let closed = connections.idle.iter().take(over).take_while(unused);
         let closed = closed.count();
         for idle in connections.idle.drain(..closed) {
-            idle.task.abort();
+            idle.line.task.abort();
             self.cells().pool_idle.dec();
             self.closed(PoolClose::Cap);
         }
@@ -405,7 +413,7 @@ impl EndpointPool {
         connections.idle.retain(|idle| match idle.spent(now) {
             None => true,
             Some(why) => {
-                idle.task.abort();
+                idle.line.task.abort();
                 self.cells().pool_idle.dec();
                 self.closed(why);
                 false
@@ -425,7 +433,7 @@ impl EndpointPool {
     fn close_idle(&self, why: PoolClose) {
         let mut connections = self.connections.lock();
         for idle in connections.idle.drain(..) {
-            idle.task.abort();
+            idle.line.task.abort();
             self.cells().pool_idle.dec();
             self.closed(why);
         }
@@ -455,11 +463,11 @@ impl Drop for EndpointPool {
 impl Idle {
     /// Why it is not to be used any more, if so.
     fn spent(&self, now: Instant) -> Option<PoolClose> {
-        if self.sender.is_closed() || !self.sender.is_ready() {
+        if self.line.sender.is_closed() || !self.line.sender.is_ready() {
             Some(PoolClose::Peer)
-        } else if now >= self.life.retire_at {
+        } else if now >= self.line.life.retire_at {
             Some(PoolClose::Age)
-        } else if now >= self.since + self.life.idle_timeout {
+        } else if now >= self.since + self.line.life.idle_timeout {
             Some(PoolClose::Idle)
         } else {
             None

@@ -23,8 +23,8 @@ use crate::message::Response;
 
 /// One try. Dropped before its headers, it was cancelled; dropped after them, it was answered.
 pub(super) struct Record {
-    sender: Arc<Sender>,
-    slot: Arc<Slot>,
+    pub(super) sender: Arc<Sender>,
+    pub(super) slot: Arc<Slot>,
     started: Instant,
     /// The breakers' leave, until they know how it ended.
     tickets: Tickets,
@@ -42,14 +42,14 @@ enum State {
 
 impl Record {
     pub(super) fn begin(
-        sender: &Arc<Sender>,
-        slot: &Arc<Slot>,
+        sender: Arc<Sender>,
+        slot: Arc<Slot>,
         tickets: Tickets,
         started: Instant,
     ) -> Self {
         Record {
-            sender: Arc::clone(sender),
-            slot: Arc::clone(slot),
+            sender,
+            slot,
             started,
             tickets,
             state: State::Asking,

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use http::{HeaderMap, Method, Uri, Version};
 use tower::Service;
 
 use super::Upstream;
@@ -25,14 +24,21 @@ use crate::clock;
 use crate::error::{Again, GatewayError, Reason};
 use crate::message::exchange::Upgrading;
 use crate::message::replay::{Replay, is_idempotent};
-use crate::message::{Exchange, Request, Response};
+use crate::message::spare::SpareHead;
+use crate::message::{Body, Exchange, Request, Response};
 use crate::telemetry::handles::{RetryDenied, UpstreamCells, UpstreamMetrics};
 
 /// Tries again over an inner service that makes one try.
 #[derive(Clone)]
 pub struct Retry<S> {
     inner: S,
-    policy: Option<Arc<Policy>>,
+    again: Option<Arc<Tries<S>>>,
+}
+
+/// What further tries need: one reference for each request, and not one for each layer below.
+struct Tries<S> {
+    policy: Policy,
+    inner: S,
 }
 
 struct Policy {
@@ -44,20 +50,22 @@ struct Policy {
     worker: usize,
 }
 
-impl<S> Retry<S> {
+impl<S: Clone> Retry<S> {
     /// With the upstream's `retry` section, for one worker.
     pub fn new(inner: S, upstream: &Upstream, worker: usize) -> Self {
-        let policy = upstream.retry().map(|config| {
-            Arc::new(Policy {
+        let again = upstream.retry().map(|config| {
+            let policy = Policy {
                 attempts: config.attempts.value.into(),
                 ratio: config.budget.value,
                 on: on(config),
                 budget: Arc::clone(&upstream.budget),
                 metrics: Arc::clone(&upstream.metrics),
                 worker,
-            })
+            };
+            let inner = inner.clone();
+            Arc::new(Tries { policy, inner })
         });
-        Retry { inner, policy }
+        Retry { inner, again }
     }
 }
 
@@ -67,7 +75,7 @@ fn on(config: &RetryConfig) -> Vec<RetryOn> {
 
 impl<S> Service<Request> for Retry<S>
 where
-    S: Service<Request, Response = Response, Error = GatewayError> + Clone + Send + 'static,
+    S: Service<Request, Response = Response, Error = GatewayError> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     type Response = Response;
@@ -78,50 +86,44 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
-        match &self.policy {
-            None => Box::pin(self.inner.call(request)),
-            Some(policy) => {
-                let policy = Arc::clone(policy);
-                let clone = self.inner.clone();
-                let inner = std::mem::replace(&mut self.inner, clone);
-                Box::pin(policy.run(inner, request))
-            }
-        }
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let Some(again) = &self.again else {
+            return Box::pin(self.inner.call(request));
+        };
+        let kept = Kept::of(&mut request);
+        again.policy.begin(&kept);
+        let again = Arc::clone(again);
+        let first = self.inner.call(request);
+        Box::pin(again.run(first, kept))
     }
 }
 
-/// All of a request but its body, for further tries.
-struct Head {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
+/// A request for further tries.
+struct Kept {
+    head: SpareHead,
+    body: Replay,
     exchange: Option<Arc<Exchange>>,
     upgrading: Option<Upgrading>,
     idempotent: bool,
 }
 
-impl Head {
-    fn of(request: &Request) -> Self {
+impl Kept {
+    /// Keeps a request, whose body is put behind what can read it again.
+    fn of(request: &mut Request) -> Self {
+        let (first, body) = Replay::split(std::mem::take(request.body_mut()));
+        *request.body_mut() = first;
         let extensions = request.extensions();
-        Head {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request.headers().clone(),
+        Kept {
             exchange: extensions.get::<Arc<Exchange>>().cloned(),
             upgrading: extensions.get::<Upgrading>().cloned(),
             idempotent: is_idempotent(request.method()),
+            head: SpareHead::of(request),
+            body,
         }
     }
 
-    fn request(&self, body: crate::message::Body, further: Further) -> Request {
-        let mut request = Box::new(http::Request::new(body));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.clone();
+    fn request(&self, body: Body, further: Further) -> Request {
+        let mut request = self.head.request(body);
         let extensions = request.extensions_mut();
         if let Some(exchange) = &self.exchange {
             extensions.insert(Arc::clone(exchange));
@@ -164,47 +166,62 @@ enum Verdict {
     Stale,
 }
 
-impl Policy {
-    async fn run<S>(
-        self: Arc<Self>,
-        mut inner: S,
-        mut request: Request,
-    ) -> Result<Response, GatewayError>
-    where
-        S: Service<Request, Response = Response, Error = GatewayError>,
-    {
-        let head = Head::of(&request);
-        self.budget.request(self.worker, head.begun());
-        let body = std::mem::take(request.body_mut());
-        let (first, replay) = Replay::split(body);
-        *request.body_mut() = first;
+impl<S> Tries<S>
+where
+    S: Service<Request, Response = Response, Error = GatewayError> + Clone,
+{
+    /// Waits for the first try, and makes what others are due.
+    async fn run(self: Arc<Self>, first: S::Future, kept: Kept) -> Result<Response, GatewayError> {
+        let mut result = first.await;
         let mut tried = Vec::new();
         let mut free = true;
         for tries in 0.. {
-            let result = inner.call(request).await;
-            self.count(tries, &result);
-            let verdict = self.judge(&result, head.idempotent);
-            let free_now = verdict == Verdict::Stale && std::mem::take(&mut free);
-            if verdict == Verdict::Final {
-                return result;
-            }
-            if let Err(why) = self.allow(verdict, tries, free_now, &head) {
-                self.deny(why);
-                return result;
-            }
-            let Some(body) = replay.again() else {
-                self.deny(RetryDenied::Body);
+            let Some(body) = self.policy.again(tries, &result, &mut free, &kept) else {
                 return result;
             };
-            tried.extend(head.asked());
+            tried.extend(kept.asked());
             let further = Further {
                 tried: tried.clone(),
                 fresh: result.is_err(),
             };
-            request = head.request(body, further);
+            let mut inner = self.inner.clone();
             std::future::poll_fn(|cx| inner.poll_ready(cx)).await?;
+            result = inner.call(kept.request(body, further)).await;
         }
         unreachable!("attempts are bounded by the policy")
+    }
+}
+
+impl Policy {
+    /// A request begins.
+    fn begin(&self, kept: &Kept) {
+        self.budget.request(self.worker, kept.begun());
+    }
+
+    /// What a further try sends, if there is to be one after this result. `free`: a stale
+    /// connection has cost nothing yet.
+    fn again(
+        &self,
+        tries: u32,
+        result: &Result<Response, GatewayError>,
+        free: &mut bool,
+        kept: &Kept,
+    ) -> Option<Body> {
+        self.count(tries, result);
+        let verdict = self.judge(result, kept.idempotent);
+        let free_now = verdict == Verdict::Stale && std::mem::take(free);
+        if verdict == Verdict::Final {
+            return None;
+        }
+        if let Err(why) = self.allow(verdict, tries, free_now, kept) {
+            self.deny(why);
+            return None;
+        }
+        let body = kept.body.again();
+        if body.is_none() {
+            self.deny(RetryDenied::Body);
+        }
+        body
     }
 
     fn allow(
@@ -212,14 +229,14 @@ impl Policy {
         verdict: Verdict,
         tries: u32,
         free: bool,
-        head: &Head,
+        kept: &Kept,
     ) -> Result<(), RetryDenied> {
         let now = clock::now();
         if verdict == Verdict::Unsafe {
             Err(RetryDenied::Method)
         } else if tries >= self.attempts {
             Err(RetryDenied::Attempts)
-        } else if head.due().is_some_and(|due| now >= due) {
+        } else if kept.due().is_some_and(|due| now >= due) {
             Err(RetryDenied::Deadline)
         } else if !free && !self.budget.take(self.worker, self.ratio, now) {
             Err(RetryDenied::Budget)

@@ -139,23 +139,23 @@ impl Sender {
                 notes.tries += 1;
             });
         }
-        let mut record = Record::begin(&self, &slot, tickets, started);
         let limits = Limits {
             per_try: self.per_try.map(|limit| started + limit),
             exchange,
         };
-        let result = self
-            .exchange(request, &slot, further.fresh, limits, started)
-            .await;
+        let idle = self.upstream.config.timeouts.idle.value.0;
+        let mut record = Record::begin(self, slot, tickets, started);
+        let (sender, slot) = (&record.sender, &record.slot);
+        let asked = sender.exchange(request, slot, further.fresh, limits, started);
+        let result = asked.await;
         let took = record.headers(&result);
         if let Some(exchange) = exchange {
-            exchange.note(|notes| notes.waited += took);
+            exchange.add_wait(took);
         }
         let (response, ending) = result?;
         let Some(ending) = ending else {
             return Ok(response);
         };
-        let idle = self.upstream.config.timeouts.idle.value.0;
         Ok(map_body(response, |body| {
             answer::watch(body, ending, record, idle)
         }))
@@ -381,11 +381,7 @@ impl Lent {
     /// Hands the request over at once; the future is only the wait for its answer.
     fn send(&mut self, request: Request) -> impl Future<Output = Sent> + use<> {
         match self {
-            Lent::H1(lent) => {
-                let sender = lent.sender.as_mut();
-                let sender = sender.expect("a lent connection has its sender");
-                Either::Left(sender.try_send_request(*request))
-            }
+            Lent::H1(lent) => Either::Left(lent.sender().try_send_request(*request)),
             Lent::H2(lent) => Either::Right(lent.sender.try_send_request(*request)),
         }
     }

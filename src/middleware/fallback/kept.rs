@@ -5,18 +5,16 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
+use http::{Method, StatusCode, header};
 
 use crate::error::{Again, GatewayError, Side};
 use crate::message::replay::{Replay, is_idempotent};
+use crate::message::spare::SpareHead;
 use crate::message::{Body, Exchange, Request, Response};
 
 /// A request, kept.
 pub(super) struct Kept {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
+    head: SpareHead,
     exchange: Arc<Exchange>,
     body: Replay,
 }
@@ -34,22 +32,13 @@ fn is_unseen(outcome: &Outcome) -> bool {
     refused || error.reason().side() == Side::Gateway || error.again() == Again::Always
 }
 
-fn plain(headers: &HeaderMap) -> HeaderMap {
-    let mut headers = headers.clone();
-    headers.remove(header::UPGRADE);
-    headers
-}
-
 impl Kept {
     /// Keeps a request, whose body is put behind what can read it again.
     pub(super) fn of(request: &mut Request, exchange: &Arc<Exchange>) -> Self {
         let (body, replay) = Replay::split(std::mem::take(request.body_mut()));
         *request.body_mut() = body;
         Kept {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: plain(request.headers()),
+            head: SpareHead::of(request),
             exchange: Arc::clone(exchange),
             body: replay,
         }
@@ -57,13 +46,14 @@ impl Kept {
 
     /// The request for a look among stored answers; `None` where a stored answer is none for it.
     pub(super) fn question(&self) -> Option<Request> {
-        matches!(self.method, Method::GET | Method::HEAD).then(|| self.request(Body::empty()))
+        matches!(*self.head.method(), Method::GET | Method::HEAD)
+            .then(|| self.request(Body::empty()))
     }
 
     /// The request for another upstream; `None` where it may have been processed already and must
     /// not be repeated, or where part of its body is gone.
     pub(super) fn again(&self, failure: &Outcome) -> Option<Request> {
-        if !is_idempotent(&self.method) && !is_unseen(failure) {
+        if !is_idempotent(self.head.method()) && !is_unseen(failure) {
             return None;
         }
         self.body.again().map(|body| self.request(body))
@@ -71,11 +61,8 @@ impl Kept {
 
     /// As a plain request: only the first upstream may have been asked to leave HTTP.
     fn request(&self, body: Body) -> Request {
-        let mut request = Box::new(http::Request::new(body));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.clone();
+        let mut request = self.head.request(body);
+        request.headers_mut().remove(header::UPGRADE);
         request.extensions_mut().insert(Arc::clone(&self.exchange));
         request
     }

@@ -9,19 +9,15 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
-use tokio::task::AbortHandle;
 
-use super::{EndpointPool, Idle, Life, Permit, Shared};
+use super::{EndpointPool, Idle, Line, Permit, Shared};
 use crate::message::Body;
 use crate::telemetry::handles::PoolClose;
 
 /// An HTTP/1 connection, lent for one request. Dropped, it is closed; given back, it is kept.
 pub(in crate::upstream) struct LentH1 {
     /// There until the connection is kept or released.
-    pub(in crate::upstream) sender: Option<http1::SendRequest<Body>>,
-    pub(super) task: AbortHandle,
-    pub(super) permit: Arc<Permit>,
-    pub(super) life: Life,
+    pub(super) line: Option<Line>,
     /// When it came back from the request before, if there was one.
     pub(in crate::upstream) idle_since: Option<Instant>,
     pub(super) pool: Arc<EndpointPool>,
@@ -46,10 +42,7 @@ impl LentH1 {
     pub(super) fn new(idle: Idle, pool: Arc<EndpointPool>) -> Self {
         pool.cells().pool_active.inc();
         LentH1 {
-            sender: Some(idle.sender),
-            task: idle.task,
-            permit: idle.permit,
-            life: idle.life,
+            line: Some(idle.line),
             idle_since: Some(idle.since),
             pool,
         }
@@ -57,44 +50,39 @@ impl LentH1 {
 
     /// Gives the connection back for the next request.
     pub(in crate::upstream) fn keep(mut self, keep: Keep, now: Instant) {
-        let Some(mut sender) = self.sender.take_if(|s| !s.is_closed()) else {
+        let Some(mut line) = self.line.take_if(|line| !line.sender.is_closed()) else {
             return;
         };
-        if sender.is_ready() {
-            self.store(sender, keep, now);
+        if line.sender.is_ready() {
+            self.pool.keep(Idle { line, since: now }, keep);
             return;
         }
         // hyper has yet to see the end of the request or of the answer: rare, and soon over.
         tokio::spawn(async move {
-            let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready());
+            let ready = tokio::time::timeout(Duration::from_secs(1), line.sender.ready());
             if matches!(ready.await, Ok(Ok(()))) {
-                self.store(sender, keep, crate::clock::now());
+                let since = crate::clock::now();
+                self.pool.keep(Idle { line, since }, keep);
             } else {
-                self.task.abort();
+                line.task.abort();
                 self.pool.closed(PoolClose::Error);
             }
         });
     }
 
-    fn store(&self, sender: http1::SendRequest<Body>, keep: Keep, now: Instant) {
-        let idle = Idle {
-            sender,
-            task: self.task.clone(),
-            permit: Arc::clone(&self.permit),
-            since: now,
-            life: self.life,
-        };
-        self.pool.keep(idle, keep);
+    /// What sends on it.
+    pub(in crate::upstream) fn sender(&mut self) -> &mut http1::SendRequest<Body> {
+        let line = self.line.as_mut();
+        &mut line.expect("a lent connection has its line").sender
     }
 
     /// Lets the connection go on by itself: it has been upgraded. What this gives counts it until
     /// it is dropped.
     pub(in crate::upstream) fn release(mut self, flight: InFlight) -> Upgraded {
-        self.sender = None;
         self.pool.cells().pool_active.inc();
         Upgraded {
             flight,
-            _permit: Arc::clone(&self.permit),
+            _permit: self.line.take().map(|line| line.permit),
         }
     }
 }
@@ -102,7 +90,7 @@ impl LentH1 {
 /// An upgraded connection in the counts.
 pub(in crate::upstream) struct Upgraded {
     flight: InFlight,
-    _permit: Arc<Permit>,
+    _permit: Option<Arc<Permit>>,
 }
 
 impl Drop for Upgraded {
@@ -114,14 +102,14 @@ impl Drop for Upgraded {
 impl Drop for LentH1 {
     fn drop(&mut self) {
         self.pool.cells().pool_active.dec();
-        if let Some(sender) = &self.sender {
-            let by_peer = sender.is_closed();
+        if let Some(line) = &self.line {
+            let by_peer = line.sender.is_closed();
             self.pool.closed(if by_peer {
                 PoolClose::Peer
             } else {
                 PoolClose::Error
             });
-            self.task.abort();
+            line.task.abort();
         }
     }
 }

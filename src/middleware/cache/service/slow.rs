@@ -234,7 +234,7 @@ where
         let stage = tokio::time::timeout(limit, flight.answered()).await;
         // It was the origin that took so long, though somebody else had asked.
         let waited = clock::now() - begun;
-        self.exchange.note(|notes| notes.waited += waited);
+        self.exchange.add_wait(waited);
         let Ok(stage) = stage else {
             return Waited::Alone;
         };

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::Interims;
 use super::sketch::Sketch;
+use crate::clock;
 use crate::error::{Cause, Reason};
 
 /// One client connection.
@@ -99,11 +100,17 @@ pub struct Exchange {
     uploading: AtomicBool,
     /// Nanoseconds from `started` to the end of the request body.
     uploaded: AtomicU64,
+    /// Nanoseconds from `started` to the last [`look`](Exchange::look).
+    looked: AtomicU64,
     /// Nanoseconds, see [`Exchange::waited`].
     waited: AtomicU64,
     notes: Mutex<Notes>,
     held: Mutex<Vec<Lease>>,
     tunnel: OnceLock<Meter>,
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Counts the bytes that pass through a tunnel: up, down.
@@ -179,6 +186,7 @@ impl Exchange {
             received: AtomicU64::new(0),
             uploading: AtomicBool::new(false),
             uploaded: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
             waited: AtomicU64::new(0),
             notes: Mutex::default(),
             held: Mutex::default(),
@@ -215,6 +223,21 @@ impl Exchange {
         }
     }
 
+    /// Looks at the clock for this request, as whoever has let it wait does: what follows at once
+    /// takes the time from [`as_of`](Exchange::as_of).
+    pub fn look(&self) -> Instant {
+        let now = clock::now();
+        let passed = nanos(now.saturating_duration_since(self.started));
+        self.looked.store(passed, Relaxed);
+        now
+    }
+
+    /// The time when the clock was last looked at for this request: now, but for what was done
+    /// without waiting.
+    pub fn as_of(&self) -> Instant {
+        self.started + Duration::from_nanos(self.looked.load(Relaxed))
+    }
+
     /// Time spent waiting for upstreams, to their response headers.
     pub fn waited(&self) -> Duration {
         Duration::from_nanos(self.waited.load(Relaxed))
@@ -222,8 +245,7 @@ impl Exchange {
 
     /// Adds to it. A request waits for one thing at a time.
     pub fn add_wait(&self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let waited = self.waited.load(Relaxed).saturating_add(nanos);
+        let waited = self.waited.load(Relaxed).saturating_add(nanos(time));
         self.waited.store(waited, Relaxed);
     }
 

@@ -273,6 +273,9 @@ where
                 let mut inner = self.inner.clone();
                 Either::Right(Either::Left(Box::pin(async move {
                     places.wait().await?;
+                    if let Some(exchange) = exchange::of(&request) {
+                        exchange.look();
+                    }
                     Inside::begin(&mut inner, request, places).await
                 })))
             }

@@ -117,12 +117,13 @@ impl Dispatch {
         };
         let kept = conn.trusted && sketch.has(Field::RequestId);
         let chance = &self.worker.chance;
-        let id = request_id::accept_or_mint(&parts.headers, kept, chance, clock::wall());
+        let now = clock::now();
+        let id = request_id::accept_or_mint(&parts.headers, kept, chance, self.worker.date(now));
         let timeout = match way {
             Way::Route(route) => view.plan.routes[*route].timeout,
             Way::Refused(_) => view.plan.none.timeout,
         };
-        let exchange = Exchange::new(conn.clone(), clock::now(), client, id, sketch, timeout);
+        let exchange = Exchange::new(conn.clone(), now, client, id, sketch, timeout);
         exchange.in_turn(self.turn(parts))
     }
 }

@@ -83,6 +83,11 @@ impl Signal {
         self.0.borrow().deadline
     }
 
+    /// Whether the phase has changed since this signal was made; a glance, without a lock.
+    pub fn has_changed(&self) -> bool {
+        self.0.has_changed().unwrap_or(true)
+    }
+
     /// Resolves once `phase` or a later one is reached; never if the switch is gone before.
     pub async fn reached(mut self, phase: Phase) {
         if self.0.wait_for(|state| state.phase >= phase).await.is_err() {

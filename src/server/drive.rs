@@ -52,6 +52,8 @@ pub(super) async fn drive<C: Future>(
     pulse: &Pulse,
     signal: &Signal,
 ) -> End<C::Output> {
+    let news = signal.clone();
+    let mut heard = false;
     let mut closing = pin!(signal.clone().reached(Phase::Closing));
     let mut aborting = pin!(signal.clone().reached(Phase::Aborting));
     let mut alarm = Alarm::new(pulse, kind);
@@ -60,7 +62,11 @@ pub(super) async fn drive<C: Future>(
         if let Poll::Ready(outcome) = driven.as_mut().poll(cx) {
             return Poll::Ready(End::Done(outcome));
         }
-        if !pulse.closing() && closing.as_mut().poll(cx).is_ready() {
+        // Polled once it wakes this task, which stays the same; again when there is news.
+        if !pulse.closing()
+            && (!std::mem::replace(&mut heard, true) || news.has_changed())
+            && closing.as_mut().poll(cx).is_ready()
+        {
             pulse.close();
         }
         if kind == Kind::H2 && !told && pulse.closing() {
@@ -124,11 +130,12 @@ impl Alarm {
     fn poll(&mut self, pulse: &Pulse, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let dues = pulse.due().into_iter().chain(self.rest_due(pulse));
-            let due = dues.min().unwrap_or_else(far);
-            if due < self.armed && !self.finishing {
+            let due = dues.min();
+            if let Some(due) = due.filter(|due| *due < self.armed && !self.finishing) {
                 self.arm(due);
             }
             ready!(self.timer.as_mut().poll(cx));
+            let due = due.unwrap_or_else(far);
             if due <= clock::now() {
                 return Poll::Ready(());
             }

@@ -6,13 +6,15 @@
 //! request, so that a large reload stalls no worker, and stay while the route stays.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 
 use crate::chance::Chance;
+use crate::clock;
 use crate::middleware::compress::Encoders;
 use crate::plan::listener::ListenerPlan;
 use crate::plan::route::RoutePlan;
@@ -35,7 +37,39 @@ pub struct Worker {
     /// Its encoders.
     pub encoders: Arc<Encoders>,
     kit: Kit,
+    calendar: Calendar,
     sight: Mutex<Sight>,
+}
+
+/// The date, from the monotonic clock: a request asks for the time once.
+#[derive(Debug)]
+struct Calendar {
+    start: Instant,
+    /// Nanoseconds from 1970 to `start`, as of the last look.
+    then: AtomicU64,
+}
+
+impl Calendar {
+    fn new() -> Self {
+        let calendar = Calendar {
+            start: clock::now(),
+            then: AtomicU64::new(0),
+        };
+        calendar.look(calendar.start);
+        calendar
+    }
+
+    /// Sees that somebody has set the clock.
+    fn look(&self, now: Instant) {
+        let since = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let then = since.saturating_sub(now - self.start);
+        let then = u64::try_from(then.as_nanos()).unwrap_or(u64::MAX);
+        self.then.store(then, Relaxed);
+    }
+
+    fn date(&self, now: Instant) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(self.then.load(Relaxed)) + (now - self.start)
+    }
 }
 
 /// The plan in force, and the view that follows it.
@@ -64,6 +98,7 @@ impl Worker {
             chance: kit.chance.clone(),
             encoders: kit.encoders.clone(),
             kit,
+            calendar: Calendar::new(),
             sight: Mutex::new(Sight {
                 cache: PlanCache::new(&shared),
                 view: Arc::new(view),
@@ -111,8 +146,14 @@ impl Worker {
         self.kit.access.clone()
     }
 
+    /// The date at `now`, as of about a second ago at most.
+    pub fn date(&self, now: Instant) -> SystemTime {
+        self.calendar.date(now)
+    }
+
     /// Housekeeping, about once a second.
     pub fn every_second(&self, now: Instant) {
+        self.calendar.look(now);
         let view = self.view();
         self.pools.housekeep(now, &view.plan.upstreams);
         self.pools.tell_leaving(&view.plan.upstreams);

@@ -8,7 +8,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -34,15 +34,15 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// The answer is whole.
-    fn whole(self) {
+    /// The answer is whole, as of `now`.
+    fn whole(self, now: Instant) {
         let sent = self.upload.is_none_or(|u| u.waits() == Waits::ForNobody);
         drop(self.flight);
         if let Lent::H1(lent) = self.lent
             && self.reusable
             && sent
         {
-            lent.keep(self.keep, clock::now());
+            lent.keep(self.keep, now);
         }
     }
 }
@@ -58,7 +58,9 @@ pub(super) fn keep(upstream: &Upstream) -> Keep {
 /// Watches an answer's body.
 pub(super) fn watch(body: Body, ending: Ending, record: Record, idle: Duration) -> Body {
     if body.is_end_stream() {
-        ending.whole();
+        let now = clock::now();
+        ending.whole(now);
+        record.whole(now);
         return body;
     }
     Body::wrap(Answer {
@@ -80,8 +82,10 @@ struct Answer {
 
 impl Answer {
     fn whole(&mut self) {
-        if let Some((ending, _record)) = self.ending.take() {
-            ending.whole();
+        if let Some((ending, record)) = self.ending.take() {
+            let now = clock::now();
+            ending.whole(now);
+            record.whole(now);
         }
     }
 

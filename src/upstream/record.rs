@@ -94,6 +94,11 @@ impl Record {
         took
     }
 
+    /// The answer is whole, as of `now`.
+    pub(super) fn whole(mut self, now: Instant) {
+        self.settle(now);
+    }
+
     /// The body broke off, or stalled.
     pub(super) fn broken(mut self, why: Reason) {
         if matches!(self.state, State::Answered) {
@@ -162,6 +167,15 @@ fn is_its_fault(error: &GatewayError) -> bool {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if self.tickets.is_held() || !matches!(self.state, State::Counted) {
+            self.settle(clock::now());
+        }
+    }
+}
+
+impl Record {
+    /// Counts what has not been counted, and tells the breakers.
+    fn settle(&mut self, now: Instant) {
         let cells = self.slot.pool.cells();
         let outcome = match self.state {
             State::Asking => {
@@ -175,8 +189,9 @@ impl Drop for Record {
             }
             State::Counted => Outcome::Nothing,
         };
+        self.state = State::Counted;
         if self.tickets.is_held() {
-            self.end(outcome, clock::now());
+            self.end(outcome, now);
         }
     }
 }

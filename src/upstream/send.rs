@@ -115,11 +115,15 @@ impl Service<Request> for Send {
 
 impl Sender {
     async fn attempt(self: Arc<Self>, mut request: Request) -> Result<Response, GatewayError> {
-        let started = clock::now();
         let extensions = request.extensions_mut();
         let exchange = extensions.remove::<Arc<Exchange>>();
         let exchange = exchange.as_ref();
-        let further = extensions.remove::<Further>().unwrap_or_default();
+        let further = extensions.remove::<Further>();
+        let started = match exchange {
+            Some(exchange) if further.is_none() => exchange.as_of(),
+            _ => clock::now(),
+        };
+        let further = further.unwrap_or_default();
         // What is ours ends here; the empty map is of use to `pass_interims`.
         extensions.clear();
         let (slot, tickets) = self.slot(

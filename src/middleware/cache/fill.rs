@@ -98,7 +98,7 @@ impl Fetch {
     where
         S: Service<Request, Response = Response, Error = GatewayError>,
     {
-        let mut asked = clock::now();
+        let mut asked = self.question.exchange.look();
         let mut request = self.question.asking(self.stale.as_deref());
         let mut answer = inner.call(request).await;
         if let (Ok(response), Some(stale)) = (&answer, &self.stale)
@@ -107,7 +107,7 @@ impl Fetch {
         {
             // It speaks of another answer: ask for all of it (RFC 9111 4.3.4).
             self.stale = None;
-            asked = clock::now();
+            asked = self.question.exchange.look();
             request = self.question.asking(None);
             answer = inner.call(request).await;
         }

@@ -16,7 +16,6 @@ use tower::{Layer, Service};
 
 use super::kept::{Kept, Outcome};
 use super::{Ladder, Way};
-use crate::clock;
 use crate::error::{Cause, GatewayError, Reason, Side};
 use crate::message::exchange::Step;
 use crate::message::{Exchange, Request, Response, exchange, proxy_status};
@@ -240,7 +239,7 @@ where
 {
     let request = request?;
     if let Some(exchange) = exchange {
-        exchange.begin_anew(clock::now());
+        exchange.begin_anew(exchange.look());
     }
     let answer = other.call(request).await.ok()?;
     (!answer.status().is_server_error()).then_some(answer)

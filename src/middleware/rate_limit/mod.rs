@@ -246,7 +246,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let admitted = match exchange::of(&request) {
-            Some(exchange) => self.group.admit(&request, exchange, clock::now()),
+            Some(exchange) => self.group.admit(&request, exchange, exchange.as_of()),
             None => Ok((Told::Nothing, Owed::new())),
         };
         let (inner, told, owed, refused) = match admitted {

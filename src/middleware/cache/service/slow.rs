@@ -233,8 +233,7 @@ where
         let begun = clock::now();
         let stage = tokio::time::timeout(limit, flight.answered()).await;
         // It was the origin that took so long, though somebody else had asked.
-        let waited = clock::now() - begun;
-        self.exchange.add_wait(waited);
+        self.exchange.add_wait(self.exchange.look() - begun);
         let Ok(stage) = stage else {
             return Waited::Alone;
         };

@@ -163,7 +163,7 @@ struct Connections {
 }
 
 struct Idle {
-    line: Line,
+    line: Box<Line>,
     since: Instant,
 }
 
@@ -307,12 +307,12 @@ impl EndpointPool {
     ) -> LentH1 {
         self.speaks_h2.store(false, Relaxed);
         self.cells().pool_active.inc();
-        let line = Line {
+        let line = Box::new(Line {
             sender,
             task,
             permit,
             life,
-        };
+        });
         LentH1 {
             line: Some(line),
             idle_since: None,

@@ -1,5 +1,7 @@
 //! What comes off a message and goes on it, by example.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -146,4 +148,18 @@ fn our_own_name_in_via_is_counted() {
         ("via", "1.1 weir (x), 1.1 weirdo"),
     ]);
     assert_eq!(via_count(&headers, "weir"), 2);
+}
+
+proptest! {
+    #[test]
+    fn an_odd_byte_is_found_wherever_it_stands(
+        name in "[a-z0-9-]{0,30}",
+        at in 0usize..31,
+        byte in prop::sample::select(vec![b'_', b'%', b'^', b'&', b'$', 0x80 | b'_', b'a']),
+    ) {
+        let mut name = name.into_bytes();
+        prop_assert!(!is_odd(&name));
+        name.insert(at.min(name.len()), byte);
+        prop_assert_eq!(is_odd(&name), matches!(byte, b'_' | b'%'));
+    }
 }

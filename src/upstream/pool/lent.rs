@@ -17,7 +17,7 @@ use crate::telemetry::handles::PoolClose;
 /// An HTTP/1 connection, lent for one request. Dropped, it is closed; given back, it is kept.
 pub(in crate::upstream) struct LentH1 {
     /// There until the connection is kept or released.
-    pub(super) line: Option<Line>,
+    pub(super) line: Option<Box<Line>>,
     /// When it came back from the request before, if there was one.
     pub(in crate::upstream) idle_since: Option<Instant>,
     pub(super) pool: Arc<EndpointPool>,

@@ -50,7 +50,7 @@ pub struct Stack(Arc<Mutex<dyn Answer>>);
 pub type Answering = Pin<Box<dyn Future<Output = Result<Response, GatewayError>> + Send>>;
 
 trait Answer: Send {
-    fn answer(&mut self, request: Request) -> Answering;
+    fn begin(&mut self, request: Request) -> Answering;
 }
 
 impl<S> Answer for S
@@ -60,7 +60,7 @@ where
 {
     /// A stack waits inside `call` and never before it: every room passes `poll_ready` on, and the
     /// innermost is always ready. So it need not be asked.
-    fn answer(&mut self, request: Request) -> Answering {
+    fn begin(&mut self, request: Request) -> Answering {
         Box::pin(self.call(request))
     }
 }
@@ -76,7 +76,7 @@ impl Stack {
 
     /// Answers a request.
     pub fn answer(&self, request: Request) -> Answering {
-        self.0.lock().answer(request)
+        self.0.lock().begin(request)
     }
 }
 

@@ -27,8 +27,11 @@ use crate::error::{GatewayError, Reason};
 use crate::message::Body;
 use crate::message::coding::Coding;
 
-/// Input of one step, in bytes.
-pub(super) const SLICE: usize = 16 * 1024;
+/// Input of one step, in bytes: what others wait for at the most.
+const SLICE: usize = 8 * 1024;
+
+/// Input of the first step, which a small body is all of: it leaves with its head.
+pub(super) const FIRST: usize = 16 * 1024;
 
 /// Output that is worth a frame while more is to come.
 const FRAME: usize = 8 * 1024;
@@ -57,6 +60,8 @@ pub(super) struct Encoding {
     place: Place,
     /// The turn that the answer waited for stands until there is nothing to encode.
     granted: bool,
+    /// Input of the next step at the most.
+    most: usize,
     /// The encoder keeps input back.
     holds: bool,
     trailers: Option<HeaderMap>,
@@ -116,6 +121,7 @@ impl Encoding {
             out: Vec::new(),
             place,
             granted: true,
+            most: FIRST,
             holds: false,
             trailers: None,
             stage: Stage::Reading,
@@ -124,7 +130,7 @@ impl Encoding {
 
     /// Puts a slice of the input through the encoder.
     fn step(&mut self, then: Then) -> Result<(), GatewayError> {
-        let slice = self.input.split_to(self.input.len().min(SLICE));
+        let slice = self.input.split_to(self.input.len().min(self.most));
         self.holds = then == Then::GoOn;
         let cells = &self.guide.cells().codings[self.coding.index()];
         cells.bytes_in.add(slice.len() as u64);
@@ -187,6 +193,7 @@ impl Encoding {
                 return Poll::Ready(Ok(Some(frame)));
             }
             if self.steps() && self.seat.is_none() && !std::mem::take(&mut self.granted) {
+                self.most = SLICE;
                 ready!(self.place.poll(self.input.len().min(SLICE), cx));
             }
             match self.stage {
@@ -195,7 +202,7 @@ impl Encoding {
                         return Poll::Ready(Ok(Some(frame)));
                     }
                 }
-                Stage::Reading if self.input.len() <= SLICE && self.inner.is_end_stream() => {
+                Stage::Reading if self.input.len() <= self.most && self.inner.is_end_stream() => {
                     self.stage = Stage::Emptying;
                     self.step(Then::Finish)?;
                 }

@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::Levels;
-use super::body::{Encoding, SLICE};
+use super::body::{Encoding, FIRST};
 use super::decoder::Decoder;
 use super::decoding::Decoding;
 use super::encoder::Make;
@@ -150,7 +150,7 @@ impl Turn {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let length = self.length.and_then(|length| usize::try_from(length).ok());
         self.place
-            .poll(length.map_or(SLICE, |length| length.min(SLICE)), cx)
+            .poll(length.map_or(FIRST, |length| length.min(FIRST)), cx)
     }
 }
 

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Input between two looks, in bytes.
-pub(super) const TURN: usize = 16 * 1024;
+pub(super) const TURN: usize = 8 * 1024;
 
 /// The turns of one worker.
 #[derive(Debug, Default)]

@@ -31,6 +31,7 @@ use super::latency::Latency;
 use crate::message::Body;
 use crate::telemetry::handles::{PoolClose, UpstreamCells, UpstreamMetrics};
 use give::Givers;
+use lent::Line;
 pub(super) use lent::{InFlight, Keep, LentH1, LentH2, Waiting};
 pub(super) use opening::Connecting;
 use opening::Openings;
@@ -167,14 +168,6 @@ struct Idle {
     since: Instant,
 }
 
-/// An HTTP/1 connection, with what ends and counts it.
-struct Line {
-    sender: http1::SendRequest<Body>,
-    task: AbortHandle,
-    permit: Arc<Permit>,
-    life: Life,
-}
-
 /// How long a connection is kept, with its own jitter, so that they do not end together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Life {
@@ -272,7 +265,10 @@ impl EndpointPool {
         while let Some(idle) = connections.idle.pop_if(lately) {
             self.cells().pool_idle.dec();
             match idle.spent(now) {
-                None => return Some(LentH1::new(idle, Arc::clone(self))),
+                None => {
+                    let Idle { line, since } = idle;
+                    return Some(LentH1::new(line, Some(since), Arc::clone(self)));
+                }
                 Some(why) => {
                     self.closed(why);
                     idle.line.task.abort();
@@ -306,18 +302,8 @@ impl EndpointPool {
         life: Life,
     ) -> LentH1 {
         self.speaks_h2.store(false, Relaxed);
-        self.cells().pool_active.inc();
-        let line = Box::new(Line {
-            sender,
-            task,
-            permit,
-            life,
-        });
-        LentH1 {
-            line: Some(line),
-            idle_since: None,
-            pool: Arc::clone(self),
-        }
+        let line = Line::new(sender, task, permit, life);
+        LentH1::new(line, None, Arc::clone(self))
     }
 
     /// Puts a new HTTP/2 connection up for sharing and takes its first place.

@@ -9,7 +9,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use futures_util::future::Either;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+use tokio::time::{Sleep, sleep_until};
 use tower::Service;
 
 use super::admit::{self, Tickets, Wish};
@@ -205,7 +206,8 @@ impl Sender {
             }
             let reused = lent.was_used();
             let method_is_head = request.method() == http::Method::HEAD;
-            let wait = self.head(lent.send(request), upload.as_deref(), limits, sent);
+            let answer = lent.send(request);
+            let wait = self.head(answer, lent.timer(), upload.as_deref(), limits, sent);
             match wait.await? {
                 Ok(response) => {
                     let ending = Ending {
@@ -256,10 +258,12 @@ impl Sender {
         Ok((lent.await?, clock::now()))
     }
 
-    /// Waits for the response headers, for as long as is due.
+    /// Waits for the response headers, for as long as is due. `timer`: the connection's, if it has
+    /// one.
     async fn head<T>(
         &self,
         answer: impl Future<Output = T>,
+        timer: Option<Pin<&mut Sleep>>,
         upload: Option<&Upload>,
         limits: Limits<'_>,
         sent: Instant,
@@ -267,6 +271,9 @@ impl Sender {
         let timeouts = &self.upstream.config.timeouts;
         let (first_byte, idle) = (timeouts.first_byte.value.0, timeouts.idle.value.0);
         let mut now = sent;
+        let mut own = pin!(timer.is_none().then(|| sleep_until(sent.into())));
+        let own = own.as_mut().as_pin_mut();
+        let mut timer = timer.or(own).expect("the connection's, or our own");
         tokio::pin!(answer);
         loop {
             let (mut due, mut why) = due(upload, sent, first_byte, idle);
@@ -282,11 +289,12 @@ impl Sender {
             }
             // An upload changes what is due: look again when it ends, and now and then.
             let look = upload.map_or(due, |_| due.min(now + first_byte.min(idle) / 8));
+            timer.as_mut().reset(look.into());
             tokio::select! {
                 biased;
                 answered = &mut answer => return Ok(answered),
                 () = upload::ended(upload) => {}
-                () = tokio::time::sleep_until(look.into()) => {}
+                () = timer.as_mut() => {}
             }
             now = clock::now();
         }
@@ -379,6 +387,14 @@ impl Lent {
         match self {
             Lent::H1(lent) => lent.idle_since.is_some(),
             Lent::H2(_) => true,
+        }
+    }
+
+    /// The timer of a connection that serves one request at a time.
+    fn timer(&mut self) -> Option<Pin<&mut Sleep>> {
+        match self {
+            Lent::H1(lent) => Some(lent.timer()),
+            Lent::H2(_) => None,
         }
     }
 

@@ -4,15 +4,45 @@
 //! connection nor a count. A lent HTTP/1 connection that is not given back is closed: whoever
 //! dropped it did not see the end of its answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
+use tokio::task::AbortHandle;
+use tokio::time::{Sleep, sleep_until};
 
-use super::{EndpointPool, Idle, Line, Permit, Shared};
+use super::{EndpointPool, Idle, Life, Permit, Shared};
 use crate::message::Body;
 use crate::telemetry::handles::PoolClose;
+
+/// An HTTP/1 connection, with what ends and counts it.
+pub(super) struct Line {
+    pub(super) sender: http1::SendRequest<Body>,
+    pub(super) task: AbortHandle,
+    permit: Arc<Permit>,
+    pub(super) life: Life,
+    /// Over the wait for an answer; one for all requests, since resetting it is cheap.
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Line {
+    pub(super) fn new(
+        sender: http1::SendRequest<Body>,
+        task: AbortHandle,
+        permit: Arc<Permit>,
+        life: Life,
+    ) -> Box<Self> {
+        Box::new(Line {
+            sender,
+            task,
+            permit,
+            life,
+            timer: Box::pin(sleep_until(life.retire_at.into())),
+        })
+    }
+}
 
 /// An HTTP/1 connection, lent for one request. Dropped, it is closed; given back, it is kept.
 pub(in crate::upstream) struct LentH1 {
@@ -39,11 +69,15 @@ pub(in crate::upstream) struct Keep {
 }
 
 impl LentH1 {
-    pub(super) fn new(idle: Idle, pool: Arc<EndpointPool>) -> Self {
+    pub(super) fn new(
+        line: Box<Line>,
+        idle_since: Option<Instant>,
+        pool: Arc<EndpointPool>,
+    ) -> Self {
         pool.cells().pool_active.inc();
         LentH1 {
-            line: Some(idle.line),
-            idle_since: Some(idle.since),
+            line: Some(line),
+            idle_since,
             pool,
         }
     }
@@ -74,6 +108,12 @@ impl LentH1 {
     pub(in crate::upstream) fn sender(&mut self) -> &mut http1::SendRequest<Body> {
         let line = self.line.as_mut();
         &mut line.expect("a lent connection has its line").sender
+    }
+
+    /// The timer over the wait for its answer.
+    pub(in crate::upstream) fn timer(&mut self) -> Pin<&mut Sleep> {
+        let line = self.line.as_mut();
+        line.expect("a lent connection has its line").timer.as_mut()
     }
 
     /// Lets the connection go on by itself: it has been upgraded. What this gives counts it until

@@ -28,6 +28,7 @@ use super::drive::{End, FINISH, Kind, drive};
 use super::frames::Frames;
 use super::guard::Guard;
 use super::io::{ClientIo, Inspect};
+use super::multiplex::Multiplex;
 use super::pulse::Pulse;
 use super::rest::{self, Rest};
 use super::service::Counted;
@@ -312,10 +313,13 @@ where
     async fn h2(self) -> End<hyper::Result<()>> {
         let (pulse, signal) = (&self.pulse, &self.signal);
         let streams = Streams::new(pulse.clone(), self.plan.clone(), self.worker.index);
-        let hyper = http2(&self.plan.limits, streams);
-        let mut hyper = Box::pin(hyper.serve_connection(TokioIo::new(*self.io), self.service));
-        let finish = |hyper: Pin<&mut http2::Connection<_, _, _>>| hyper.graceful_shutdown();
-        drive(hyper.as_mut(), finish, Kind::H2, pulse, signal).await
+        let hyper = http2(&self.plan.limits, streams.clone());
+        let hyper = hyper.serve_connection(TokioIo::new(self.io), self.service);
+        let connection = pin!(Multiplex::new(hyper, streams, pulse.clone()));
+        let finish = |connection: Pin<&mut Multiplex<http2::Connection<_, _, _>>>| {
+            connection.get_mut().hyper().graceful_shutdown();
+        };
+        drive(connection, finish, Kind::H2, pulse, signal).await
     }
 }
 

@@ -64,6 +64,11 @@ impl Dispatch {
         }
     }
 
+    /// The worker it runs on.
+    pub(super) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+
     fn way(&self, parts: &mut Parts, sketch: Sketch, conn: &Conn, view: &View) -> Way {
         match self
             .check()

@@ -53,6 +53,8 @@ pub(super) struct ClientIo<S> {
     linger: Option<Pin<Box<Sleep>>>,
     ended: bool,
     shut: bool,
+    /// Something was written since the last flush, or read: TLS may have an answer to it.
+    unflushed: bool,
     /// Written where hyper writes nothing.
     interims: Option<Arc<Interims>>,
     /// What is left of them to write.
@@ -89,6 +91,7 @@ impl<S> ClientIo<S> {
             linger: None,
             ended: false,
             shut: false,
+            unflushed: true,
             interims: None,
             interim: Bytes::new(),
             _slot: slot,
@@ -177,6 +180,7 @@ impl<S: Taken> ClientIo<S> {
         cx: &mut Context<'_>,
         outcome: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         match outcome {
             Poll::Ready(Ok(n)) => {
                 if let Inspect::Frames(frames) = &mut self.inspect {
@@ -191,6 +195,7 @@ impl<S: Taken> ClientIo<S> {
 
     /// All that was written has left: nothing waits.
     fn flushed(&mut self) {
+        self.unflushed = false;
         self.pulse.block(false);
         if let Some(stall) = &mut self.stall {
             stall.waiting = false;
@@ -338,8 +343,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         if this.holds() {
             return this.withheld(buf);
         }
+        if this.pulse.is_dry() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        ready!(this.fill(cx, buf))?;
+        let filled = this.fill(cx, buf);
+        if filled.is_pending() && matches!(this.inspect, Inspect::Frames(_)) {
+            this.pulse.dry();
+        }
+        ready!(filled)?;
+        this.unflushed = true;
         let new = buf.filled().len() - before;
         let looked = this.look(&buf.filled()[before..]);
         let pass = looked.inspect_err(|_| this.blame())?;
@@ -379,6 +392,9 @@ impl<S: AsyncRead + AsyncWrite + Taken + Unpin> AsyncWrite for ClientIo<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.write_interims(cx))?;
+        if !self.unflushed {
+            return Poll::Ready(Ok(()));
+        }
         match Pin::new(&mut self.stream).poll_flush(cx) {
             Poll::Pending => self.stalled(cx),
             ready => {

@@ -9,16 +9,19 @@
 //! * `bind`, `listener`, `slot`: sockets, accepting, counting
 //! * `connection`: one client, over `proxy_protocol`, `tls`, `detect`, then hyper over `io`
 //! * `drive`, `rest`: a connection's one timer; idle HTTP/1 connections without hyper
+//! * `multiplex`, `bells`, `streams`: an HTTP/2 connection and its streams, in one task
 //! * `socket`: what the kernel has taken of an answer
 //! * `guard`, `frames`, `pulse`, `service`: what the IO shows and notes: strict HTTP/1 heads, HTTP/2
 //!   budgets, times, open requests
 //! * `dispatch`, `admit`, `trust`: one request, whether it is one, and whom it is believed
+//! * `values`: field values of answers on HTTP/2, each kept once
 //! * `tunnels`: upgraded connections
 //! * `aside`: threads for long work
 //! * `drain`, `signals`: how it ends
 
 pub mod admit;
 pub mod aside;
+mod bells;
 mod bind;
 mod connection;
 mod detect;
@@ -29,6 +32,7 @@ mod frames;
 pub mod guard;
 mod io;
 mod listener;
+mod multiplex;
 mod proxy_protocol;
 mod pulse;
 mod rest;
@@ -43,6 +47,7 @@ mod thread;
 mod tls;
 mod trust;
 pub mod tunnels;
+mod values;
 pub mod worker;
 
 use std::collections::BTreeMap;

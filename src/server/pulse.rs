@@ -60,6 +60,8 @@ pub(super) struct Pulse {
     blocked: AtomicBool,
     /// A [`Piece`] and one; 0: no body was polled.
     piece: AtomicU8,
+    /// There is nothing to read in this turn of the connection's task.
+    dry: AtomicBool,
 }
 
 impl Pulse {
@@ -83,6 +85,7 @@ impl Pulse {
             blamed: AtomicU8::new(0),
             blocked: AtomicBool::new(false),
             piece: AtomicU8::new(0),
+            dry: AtomicBool::new(false),
         }
     }
 
@@ -208,6 +211,21 @@ impl Pulse {
     /// Whether output waits for the socket.
     pub(super) fn blocked(&self) -> bool {
         self.blocked.load(Relaxed)
+    }
+
+    /// HTTP/2 has another turn: there may be something to read.
+    pub(super) fn turn(&self) {
+        self.dry.store(false, Relaxed);
+    }
+
+    /// All that has come was read; who reads is woken when there is more.
+    pub(super) fn dry(&self) {
+        self.dry.store(true, Relaxed);
+    }
+
+    /// Whether [`Pulse::dry`] was called in this turn.
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry.load(Relaxed)
     }
 
     /// A response body was polled.

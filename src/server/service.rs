@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, HeaderValue};
+use http::HeaderMap;
+use http::header::SET_COOKIE;
+use http::header::{AGE, CONNECTION, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, LOCATION};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -20,10 +22,16 @@ use pin_project_lite::pin_project;
 
 use super::dispatch::Dispatch;
 use super::pulse::{Piece, Pulse};
+use super::values::Values;
+use super::worker::Worker;
 use crate::message::{Body, Interims, Response};
+use crate::middleware::request_id::X_REQUEST_ID;
 
 /// The largest piece of a body on HTTP/2: one frame.
 const PIECE: usize = 16 << 10;
+
+/// Fields that h2 does not put into its table anyway.
+const NEVER_KEPT: [HeaderName; 5] = [AGE, CONTENT_LENGTH, ETAG, LOCATION, SET_COOKIE];
 
 /// `dispatch`, counted.
 pub(super) struct Counted {
@@ -69,6 +77,7 @@ impl Service<http::Request<Incoming>> for Counted {
         Answer {
             open: Some(Open::new(&self.pulse)),
             interims: self.interims.clone(),
+            worker: self.interims.is_none().then(|| self.inner.worker().clone()),
             held: None,
             inner: self.inner.call(request),
         }
@@ -80,6 +89,8 @@ pin_project! {
     pub(super) struct Answer<F> {
         open: Option<Open>,
         interims: Option<Arc<Interims>>,
+        // on HTTP/2
+        worker: Option<Arc<Worker>>,
         // the answer, while interim ones leave
         held: Option<Response>,
         #[pin]
@@ -130,6 +141,9 @@ where
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         }
+        if let Some(worker) = this.worker {
+            fit_table(response.headers_mut(), &worker.values);
+        }
         let most = if http1 { usize::MAX } else { PIECE };
         Poll::Ready(Ok(response.map(|body| CountedBody {
             body,
@@ -137,6 +151,18 @@ where
             most,
             rest: Bytes::new(),
         })))
+    }
+}
+
+/// Makes fields ready for the table in which h2 keeps what may be sent again. A request's id is not
+/// sent again: in the table it would crowd out what is, and every later one be compared with it.
+fn fit_table(fields: &mut HeaderMap, values: &Values) {
+    for (name, value) in fields {
+        if *name == X_REQUEST_ID {
+            value.set_sensitive(true);
+        } else if !NEVER_KEPT.contains(name) {
+            values.own(value);
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The tasks of an HTTP/2 connection's streams, and the end of those whose client stands still.
+//! The streams that hyper begins on an HTTP/2 connection, and the end of those whose client stands
+//! still.
 //!
 //! A client that opens no window holds an answer, and the upstream connection it comes from, for
 //! as long as it likes, and the socket does not show it: it may be read from all the time. So each
@@ -7,6 +8,7 @@
 //! lets the upstream go. Only whole pieces count, so that a window opened byte by byte is none. A
 //! stream that waits for the socket is not blamed: `io` has a limit for that.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use hyper::rt::Executor;
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
@@ -22,21 +25,33 @@ use crate::clock;
 use crate::plan::listener::ListenerPlan;
 use crate::telemetry::handles::Violation;
 
-/// Runs the streams of one connection.
+/// A stream, to its end. hyper's own type has no name.
+pub(super) type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where hyper puts the streams of one connection; `multiplex` polls them.
 #[derive(Clone)]
-pub(super) struct Streams {
+pub(super) struct Streams(Arc<Of>);
+
+struct Of {
     pulse: Arc<Pulse>,
     plan: Arc<ListenerPlan>,
     worker: usize,
+    begun: Mutex<VecDeque<Stream>>,
 }
 
 impl Streams {
     pub(super) fn new(pulse: Arc<Pulse>, plan: Arc<ListenerPlan>, worker: usize) -> Self {
-        Streams {
+        Streams(Arc::new(Of {
             pulse,
             plan,
             worker,
-        }
+            begun: Mutex::default(),
+        }))
+    }
+
+    /// A stream that was begun and not polled yet.
+    pub(super) fn next(&self) -> Option<Stream> {
+        self.0.begun.lock().pop_front()
     }
 }
 
@@ -45,12 +60,13 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        tokio::spawn(Watched {
+        let watched = Watched {
             stream,
             of: self.clone(),
             held: None,
             timer: None,
-        });
+        };
+        self.0.begun.lock().push_back(Box::pin(watched));
     }
 }
 
@@ -71,7 +87,7 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        let pulse = &this.of.pulse;
+        let pulse = &this.of.0.pulse;
         // What is noted there may be another stream's: one is polled at a time.
         pulse.piece();
         if this.stream.poll(cx).is_ready() {
@@ -86,7 +102,8 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
             return Poll::Pending;
         };
         ready!(stalled(since, this.timer, this.of, cx));
-        let cells = this.of.plan.metrics.of(this.of.worker);
+        let of = &this.of.0;
+        let cells = of.plan.metrics.of(of.worker);
         cells.violations[Violation::Stall as usize].inc();
         Poll::Ready(())
     }
@@ -99,12 +116,12 @@ fn stalled(
     of: &Streams,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    let wait = of.plan.limits.write_timeout;
+    let wait = of.0.plan.limits.write_timeout;
     let due = *since + wait;
     let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
     loop {
         ready!(timer.as_mut().poll(cx));
-        if of.pulse.blocked() {
+        if of.0.pulse.blocked() {
             *since = clock::now();
         }
         let due = *since + wait;

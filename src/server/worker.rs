@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 
+use super::values::Values;
 use crate::chance::Chance;
 use crate::clock;
 use crate::middleware::compress::Encoders;
@@ -36,6 +37,7 @@ pub struct Worker {
     pub chance: Arc<Chance>,
     /// Its encoders.
     pub encoders: Arc<Encoders>,
+    pub(super) values: Values,
     kit: Kit,
     calendar: Calendar,
     sight: Mutex<Sight>,
@@ -97,6 +99,7 @@ impl Worker {
             metrics: kit.metrics.clone(),
             chance: kit.chance.clone(),
             encoders: kit.encoders.clone(),
+            values: Values::new(),
             kit,
             calendar: Calendar::new(),
             sight: Mutex::new(Sight {

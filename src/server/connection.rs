@@ -51,6 +51,9 @@ const H2_FRAME: u32 = 16 << 10;
 const H2_SEND_BUFFER: usize = 64 << 10;
 const H2_PING: Duration = Duration::from_secs(30);
 const H2_LOCAL_RESETS: usize = 200;
+/// What hyper takes where it is not told. Where it is, it fills the room for as many fields anew for
+/// each request.
+const HYPERS_HEADERS: usize = 100;
 /// hyper asks for at least this much.
 const LEAST_BUFFER: usize = 8 << 10;
 
@@ -313,9 +316,10 @@ where
     async fn h2(self) -> End<hyper::Result<()>> {
         let (pulse, signal) = (&self.pulse, &self.signal);
         let streams = Streams::new(pulse.clone(), self.plan.clone(), self.worker.index);
-        let hyper = http2(&self.plan.limits, streams.clone());
+        let begun = streams.begun();
+        let hyper = http2(&self.plan.limits, streams);
         let hyper = hyper.serve_connection(TokioIo::new(self.io), self.service);
-        let connection = pin!(Multiplex::new(hyper, streams, pulse.clone()));
+        let connection = pin!(Multiplex::new(hyper, begun, pulse.clone()));
         let finish = |connection: Pin<&mut Multiplex<http2::Connection<_, _, _>>>| {
             connection.get_mut().hyper().graceful_shutdown();
         };
@@ -325,12 +329,14 @@ where
 
 fn http1(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    if limits.headers != HYPERS_HEADERS {
+        builder.max_headers(limits.headers);
+    }
     builder
         .timer(TokioTimer::new())
         // the pulse has this timer, and one for idling that does not start anew at each request
         .header_read_timeout(None)
         .half_close(true)
-        .max_headers(limits.headers)
         .max_header_size(limits.header_bytes)
         .max_buf_size(limits.header_bytes.max(LEAST_BUFFER) + LEAST_BUFFER);
     builder

@@ -17,12 +17,13 @@ use tokio::task::coop;
 
 use super::bells::{Bell, Bells};
 use super::pulse::Pulse;
-use super::streams::{Stream, Streams};
+use super::streams::{Begun, Stream};
 
 /// hyper, among the parts.
 const HYPER: u32 = u32::MAX;
-/// How often hyper and the streams may wake each other before other tasks have a turn.
-const ROUNDS: usize = 8;
+/// How often hyper and the streams may wake each other before other tasks have a turn: what streams
+/// had to say is then written, and what was read is begun.
+const ROUNDS: usize = 2;
 /// Places for streams that are kept while none is open.
 const KEPT: usize = 4;
 
@@ -30,7 +31,7 @@ const KEPT: usize = 4;
 pub(super) struct Multiplex<C> {
     hyper: Pin<Box<C>>,
     pulse: Arc<Pulse>,
-    begun: Streams,
+    begun: Arc<Begun>,
     bells: Arc<Bells>,
     bell: Arc<Bell>,
     waker: Waker,
@@ -48,8 +49,8 @@ struct Place {
 }
 
 impl<C: Future> Multiplex<C> {
-    /// `hyper` begins its streams through `begun`.
-    pub(super) fn new(hyper: C, begun: Streams, pulse: Arc<Pulse>) -> Self {
+    /// `hyper` puts the streams that it begins into `begun`.
+    pub(super) fn new(hyper: C, begun: Arc<Begun>, pulse: Arc<Pulse>) -> Self {
         let bells = Bells::new();
         let bell = bells.hang(HYPER);
         bell.wake_by_ref();
@@ -182,3 +183,6 @@ impl<C> Drop for Multiplex<C> {
         while self.begun.next().is_some() {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,8 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
-use http::header::SET_COOKIE;
-use http::header::{AGE, CONNECTION, CONTENT_LENGTH, ETAG, HeaderName, HeaderValue, LOCATION};
+use http::header::{AGE, CONNECTION, CONTENT_LENGTH, ETAG, HeaderValue, LOCATION, SET_COOKIE};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -29,9 +28,6 @@ use crate::middleware::request_id::X_REQUEST_ID;
 
 /// The largest piece of a body on HTTP/2: one frame.
 const PIECE: usize = 16 << 10;
-
-/// Fields that h2 does not put into its table anyway.
-const NEVER_KEPT: [HeaderName; 5] = [AGE, CONTENT_LENGTH, ETAG, LOCATION, SET_COOKIE];
 
 /// `dispatch`, counted.
 pub(super) struct Counted {
@@ -156,11 +152,12 @@ where
 
 /// Makes fields ready for the table in which h2 keeps what may be sent again. A request's id is not
 /// sent again: in the table it would crowd out what is, and every later one be compared with it.
+/// Some h2 keeps out by itself.
 fn fit_table(fields: &mut HeaderMap, values: &Values) {
     for (name, value) in fields {
         if *name == X_REQUEST_ID {
             value.set_sensitive(true);
-        } else if !NEVER_KEPT.contains(name) {
+        } else if !matches!(*name, AGE | CONTENT_LENGTH | ETAG | LOCATION | SET_COOKIE) {
             values.own(value);
         }
     }

@@ -28,6 +28,22 @@ use crate::telemetry::handles::Violation;
 /// A stream, to its end. hyper's own type has no name.
 pub(super) type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Streams that hyper has begun and nobody has polled yet.
+#[derive(Default)]
+pub(super) struct Begun(Mutex<VecDeque<Stream>>);
+
+impl Begun {
+    /// Adds one.
+    pub(super) fn push(&self, stream: Stream) {
+        self.0.lock().push_back(stream);
+    }
+
+    /// Takes the first.
+    pub(super) fn next(&self) -> Option<Stream> {
+        self.0.lock().pop_front()
+    }
+}
+
 /// Where hyper puts the streams of one connection; `multiplex` polls them.
 #[derive(Clone)]
 pub(super) struct Streams(Arc<Of>);
@@ -36,7 +52,7 @@ struct Of {
     pulse: Arc<Pulse>,
     plan: Arc<ListenerPlan>,
     worker: usize,
-    begun: Mutex<VecDeque<Stream>>,
+    begun: Arc<Begun>,
 }
 
 impl Streams {
@@ -45,13 +61,13 @@ impl Streams {
             pulse,
             plan,
             worker,
-            begun: Mutex::default(),
+            begun: Arc::default(),
         }))
     }
 
-    /// A stream that was begun and not polled yet.
-    pub(super) fn next(&self) -> Option<Stream> {
-        self.0.begun.lock().pop_front()
+    /// What was put here.
+    pub(super) fn begun(&self) -> Arc<Begun> {
+        self.0.begun.clone()
     }
 }
 
@@ -66,7 +82,7 @@ where
             held: None,
             timer: None,
         };
-        self.0.begun.lock().push_back(Box::pin(watched));
+        self.0.begun.push(Box::pin(watched));
     }
 }
 

@@ -42,6 +42,7 @@
 //! the kernel picks a worker's socket (SO_REUSEPORT)
 //!   server/listener     accept, cap; a fresh socket goes to the worker with clearly fewer
 //!   server/connection   PROXY header, TLS, h1 or h2, each under header_timeout; then hyper
+//!   server/multiplex    an HTTP/2 connection and its streams are one task
 //!   server/guard        strict HTTP/1 heads and chunks, in the bytes; frames: HTTP/2 budgets
 //!   server/dispatch     plan = the worker's view; admit the head; find the route, else `_none`
 //!   plan/stack          the route's layers, outermost first:

@@ -213,7 +213,14 @@ fn path(parts: &mut Parts) -> Result<(), Refused> {
         return Err((Reason::BadRequest, Violation::Target));
     }
     let origin_form = parts.uri.authority().is_none();
-    if matches!(clean, Cow::Borrowed(_)) && origin_form {
+    let same = matches!(clean, Cow::Borrowed(_));
+    if same && origin_form {
+        return Ok(());
+    }
+    // it is the target's own but where that has an empty path
+    let own = |rest: &&PathAndQuery| same && rest.as_str().starts_with('/') && rest.as_str() != "/";
+    if let Some(rest) = parts.uri.path_and_query().filter(own).cloned() {
+        parts.uri = Uri::from(rest);
         return Ok(());
     }
     let text = match query {
@@ -252,8 +259,17 @@ mod tests {
     fn the_target_becomes_origin_form_with_a_canonical_path() {
         let request = get("http://T.test:80/a/../b?c=%2f").header("host", "other");
         assert_eq!(check(request), Ok(("t.test".into(), "/b?c=%2f".into())));
-        let request = get("http://t.test").header("host", "t.test");
-        assert_eq!(check(request), Ok(("t.test".into(), "/".into())));
+        for (target, origin_form) in [
+            ("http://t.test", "/"),
+            ("http://t.test/", "/"),
+            ("http://t.test?a", "/?a"),
+            ("http://t.test/?a", "/?a"),
+            ("http://t.test/b/c?a=%2f", "/b/c?a=%2f"),
+        ] {
+            let request = get(target).header("host", "t.test");
+            let admitted = ("t.test".into(), origin_form.into());
+            assert_eq!(check(request), Ok(admitted), "{target}");
+        }
         assert_eq!(
             check(get("/x").header("host", "T.test.")),
             Ok(("t.test".into(), "/x".into()))

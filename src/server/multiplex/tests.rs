@@ -89,11 +89,8 @@ fn scene() -> Scene<impl Future<Output = ()>> {
 impl<C: Future<Output = ()>> Scene<C> {
     fn poll(&mut self) -> Poll<()> {
         let waker = Waker::from(self.woken.clone());
-        let polled = self
-            .connection
-            .as_mut()
-            .poll(&mut Context::from_waker(&waker));
-        polled
+        let mut context = Context::from_waker(&waker);
+        self.connection.as_mut().poll(&mut context)
     }
 
     /// A stream that waits for a word, and then has hyper write.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::FixedState;
 use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -28,6 +29,7 @@ use super::balance::Load;
 use super::caps::{Caps, Permit};
 use super::endpoint::Endpoint;
 use super::latency::Latency;
+use super::views::Views;
 use crate::message::Body;
 use crate::telemetry::handles::{PoolClose, UpstreamCells, UpstreamMetrics};
 use give::Givers;
@@ -42,6 +44,8 @@ pub struct WorkerPools {
     pub worker: usize,
     pools: Arc<Pools>,
     givers: Givers,
+    /// What its stacks see of each upstream's endpoints.
+    pub(super) views: Views,
 }
 
 type Pools = Mutex<HashMap<Key, Arc<EndpointPool>, foldhash::fast::RandomState>>;
@@ -60,6 +64,7 @@ impl WorkerPools {
             worker,
             pools: Arc::default(),
             givers: Givers::default(),
+            views: Views::default(),
         }
     }
 
@@ -86,14 +91,16 @@ impl WorkerPools {
     /// Called about once a second by the worker.
     pub fn housekeep(&self, now: Instant, upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>) {
         self.givers.retain(|name| upstreams.contains_key(name));
-        let mut known: HashMap<&str, HashSet<(SocketAddr, u64)>> = HashMap::new();
+        self.views.tidy();
+        let mut known: HashMap<&str, HashSet<_, FixedState>, FixedState> = HashMap::default();
         self.pools.lock().retain(|key, pool| {
-            if !pool.is_empty() {
+            if pool.is_busy() {
                 let upstream = upstreams.get_key_value(&key.upstream);
                 let in_use = upstream.filter(|(name, upstream)| {
                     let endpoints = known.entry(name).or_insert_with(|| upstream.endpoints());
                     endpoints.contains(&(key.address, key.identity))
                 });
+                pool.left.store(in_use.is_none(), Relaxed);
                 match in_use {
                     Some((_, upstream)) => pool.shrink(upstream.config.pool.max_idle as usize, now),
                     None => pool.close_idle(PoolClose::Drain),
@@ -148,6 +155,8 @@ pub(super) struct EndpointPool {
     latency: Mutex<Latency>,
     /// Connections that came back while requests waited here and elsewhere.
     returns: AtomicU32,
+    /// It was in no upstream any more when last looked at.
+    left: AtomicBool,
 }
 
 /// One in so many connections that come back goes to whoever has waited longest on any worker, so
@@ -190,6 +199,7 @@ impl EndpointPool {
     fn new(worker: usize, metrics: Arc<UpstreamMetrics>, caps: Arc<Caps>) -> Self {
         EndpointPool {
             returns: AtomicU32::new(0),
+            left: AtomicBool::new(false),
             worker,
             metrics,
             connections: Mutex::default(),

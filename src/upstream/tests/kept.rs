@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::super::views::Views;
 use super::*;
 
 /// Takes the first request of each connection and never answers.
@@ -177,4 +178,18 @@ async fn connections_of_a_burst_stay_until_it_is_over() {
     assert_eq!(cells.pool_idle.get(), 3);
     bench.pools.housekeep(now + Duration::from_secs(2), &known);
     assert_eq!(cells.pool_idle.get(), 2);
+}
+
+#[test]
+fn the_stacks_of_a_worker_share_one_view_of_an_upstream_and_another_of_the_one_that_follows_it() {
+    let metrics = Metrics::new(1).upstream("app");
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let upstream = || Arc::new(compiled(&[address], "", &metrics, None).expect("compiles"));
+    let (old, new, views) = (upstream(), upstream(), Views::default());
+    let first = views.of(&old, 0);
+    assert!(Arc::ptr_eq(&first, &views.of(&old, 0)));
+    let second = views.of(&new, 0);
+    assert!(!Arc::ptr_eq(&first, &second));
+    views.tidy();
+    assert!(Arc::ptr_eq(&second, &views.of(&new, 0)));
 }

@@ -4,6 +4,7 @@ A heap is counted to the request, which a load generator that runs for a time ca
 this side so little that Python is fast enough.
 """
 
+import itertools
 import socket
 import sys
 
@@ -65,20 +66,20 @@ class Client:
 
 
 class Crowd:
-    """So many clients, all of which have a heap under way at the same time."""
+    """So many clients, of whom some are busy at the same time, each with a heap: all by turns."""
 
-    def __init__(self, port, clients, heap):
-        self.clients, self.heap = [Client(port) for _ in range(clients)], heap
+    def __init__(self, port, clients, heap, together):
+        self.clients, self.heap, self.together = [Client(port) for _ in range(clients)], heap, together
+        self.turn = itertools.cycle(self.clients)
 
     def ask(self, requests):
         """Shares these out; gives how many were let through."""
-        passed, step = 0, self.heap * len(self.clients)
-        for first in range(0, len(requests), step):
-            heaps = (requests[at:at + self.heap] for at in range(first, min(first + step, len(requests)), self.heap))
-            busy = list(zip(self.clients, heaps))
-            for client, heap in busy:
+        passed, left = 0, iter(requests)
+        while heaps := [heap for _ in range(self.together) if (heap := list(itertools.islice(left, self.heap)))]:
+            busy = list(zip(heaps, self.turn))
+            for heap, client in busy:
                 client.send(heap)
-            passed += sum(client.collect() for client, _ in busy)
+            passed += sum(client.collect() for _, client in busy)
         return passed
 
     def close(self):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What a request costs and what the process holds as its parts grow: routes, upstreams, endpoints of
-one upstream, keys of a limit, stored answers, connections, workers.
+one upstream, keys of a limit, stored answers, connections, requests at once, workers.
 
 For each dimension a Weir of each size, all at once: everything that there is is asked for once, and
 then each takes its turn, A B C A B C, with requests spread at random. Memory is what is resident
@@ -17,7 +17,6 @@ Needs nginx as the origin (Debian package nginx) and two cores. Everything is on
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import random
 import resource
@@ -31,113 +30,11 @@ import urllib.request
 from asking import Crowd, get
 from counting import Counted
 from gateway import BUILT, Gateway, need
-from peers import nginx_head, write
+from growth import DIMENSIONS, ORIGIN, RELOADED, config, origin_conf
 from running import Running
 
-ORIGIN, FIRST = 21100, 21110
-MIB = 1 << 20
-HEAPS, REST, MOST_COUNTED = 20_000, 5, 10_000  # requests made at once on this side; seconds
-CONF = """
-[server]
-workers = {workers}
-drain   = {{ delay = "0s", timeout = "5s" }}
-rate_limit_headers = "off"
-[admin]
-address = "127.0.0.1:{admin}"
-[log]
-level  = "warn"
-access = {{ to = "off" }}
-[cache]
-memory = "1GiB"
-[listeners.web]
-address = "127.0.0.1:{web}"
-[defaults]
-timeout = "{timeout}s"
-{parts}
-"""
-ENDPOINTS = [f"127.0.{at // 250 + 1}.{at % 250 + 1}:{ORIGIN}" for at in range(1000)]
-
-
-def origin_conf(folder):
-    """nginx, at every address that is an endpoint."""
-    listens = " ".join(f"listen {endpoint} backlog=4096;" for endpoint in ENDPOINTS)
-    return write(folder, "origin.conf", nginx_head(folder, "origin") + f"""default_type text/plain;
-  server {{ listen 127.0.0.1:{ORIGIN}; {listens} add_header Cache-Control max-age=86400;
-    location / {{ return 200 "{'x' * 1000}"; }} }} }}""")
-
-
-def upstream(name, endpoints):
-    listed = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
-    return f"[upstreams.{name}]\nendpoints = [{listed}]\npool = {{ max_connections = 100000 }}\n"
-
-
-def route(name, path, does):
-    return f'[[routes]]\nid = "{name}"\nmatch = {{ path = "{path}" }}\n{does}\n'
-
-
-def routes(size):
-    ways = (route(f"r{at}", f"/{at}/*", 'upstream = "o"') for at in range(size))
-    return upstream("o", ENDPOINTS[:1]) + "".join(ways)
-
-
-def upstreams(size):
-    ways = (upstream(f"o{at}", ENDPOINTS[:1]) + route(f"r{at}", f"/{at}/*", f'upstream = "o{at}"') for at in range(size))
-    return "".join(ways)
-
-
-def endpoints(size):
-    return upstream("o", ENDPOINTS[:size]) + route("all", "/*", 'upstream = "o"')
-
-
-def keys(_):
-    limit = 'rate_limit = { rate = "1/m", burst = 1000000, key = "path", keys = 1000000 }'
-    return route("all", "/*", limit + '\nrespond = { body = "ok" }')
-
-
-def objects(_):
-    return upstream("o", ENDPOINTS[:1]) + route("all", "/*", 'upstream = "o"\ncache = {}')
-
-
-def one(_):
-    return endpoints(1)
-
-
-def shared(size):
-    """Routes over a tenth as many upstreams."""
-    ways = (route(f"r{at}", f"/{at}/*", f'upstream = "o{at % (size // 10)}"') for at in range(size))
-    return "".join(upstream(f"o{at}", ENDPOINTS[:1]) for at in range(size // 10)) + "".join(ways)
-
-
-@dataclasses.dataclass(frozen=True)
-class Dimension:
-    """Something that grows, and the config for a size of it."""
-
-    key: str
-    sizes: tuple
-    parts: object
-    clients: object = lambda size: 16
-    workers: object = lambda size: 1
-    paths: object = lambda size: size  # that differ
-    heap: int = 16
-
-
-DIMENSIONS = [
-    Dimension("routes", (10, 100, 1_000, 10_000), routes),
-    Dimension("upstreams", (1, 10, 100, 1_000), upstreams),
-    Dimension("endpoints", (1, 10, 100, 1_000), endpoints),
-    Dimension("keys", (10, 1_000, 10_000, 100_000, 1_000_000), keys),
-    Dimension("objects", (10, 1_000, 10_000, 100_000), objects),
-    Dimension("connections", (10, 100, 1_000, 4_000), one, clients=lambda size: size, paths=lambda size: 1, heap=1),
-    Dimension("workers", (1, 2, 4), one, workers=lambda size: size, paths=lambda size: 1),
-]
-
-
-def config(dimension, size, port, timeout=30):
-    parts = dimension.parts(size)
-    return CONF.format(web=port, admin=port + 1, workers=dimension.workers(size), timeout=timeout, parts=parts)
-
-# What is reloaded: every route has another timeout each time.
-RELOADED = Dimension("routes over a tenth as many upstreams", (10, 100, 1_000, 10_000), shared)
+FIRST, MIB = 21110, 1 << 20
+HEAPS, REST, MOST_COUNTED = 20_000, 4, 10_000  # requests made at once on this side; seconds
 
 
 class Grown:
@@ -148,7 +45,7 @@ class Grown:
         os.mkdir(f"{folder}/{port}")
         core = "0" if dimension.workers(size) == 1 else "0,1"
         self.weir = kind(binary, config(dimension, size, port), f"{folder}/{port}", port + 1, core)
-        self.crowd = Crowd(port, dimension.clients(size), dimension.heap)
+        self.crowd = Crowd(port, dimension.clients(size), dimension.heap, dimension.busy(size))
         self.chance = random.Random(size)
 
     def __enter__(self):
@@ -189,6 +86,7 @@ def measured(dimension, args, folder):
                 before = one.weir.cpu()
                 one.ask_at_random(args.requests)
                 costs.setdefault(one.size, []).append((one.weir.cpu() - before) / args.requests * 1e6)
+        time.sleep(REST)
         before = [one.weir.cpu() for one in found]
         time.sleep(REST)
         rest = [(one.weir.cpu() - cpu) / REST * 1e6 for one, cpu in zip(found, before)]

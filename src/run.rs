@@ -85,7 +85,7 @@ pub fn serve(
 /// Huge pages are not for us: each worker's heap would hold megabytes that it does not use, and a
 /// limit that one client has asked its whole table, though it says that memory costs nothing until
 /// it is touched. A kernel that cannot leave them out goes on as it does.
-fn small_pages() {
+pub fn small_pages() {
     rustix::thread::disable_transparent_huge_pages(true).ok();
 }
 

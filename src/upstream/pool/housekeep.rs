@@ -1,4 +1,7 @@
 //! What a worker does about its connections once a second, of its own accord.
+//!
+//! It holds up all that is under way on the worker: each pool is looked at once, and each upstream's
+//! endpoints are gathered once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

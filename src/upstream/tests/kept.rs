@@ -88,9 +88,10 @@ async fn a_try_that_ends_in_our_own_queue_is_nothing_against_the_endpoint() {
     let origin = origin(answer_always).await;
     let more = "pool = { max_connections = 1, pending_timeout = \"1h\" }\n\
         eject = { consecutive = 1, max_percent = 100 }\n\
-        retry = { attempts = 1, per_try_timeout = \"20ms\" }";
+        retry = { attempts = 1, per_try_timeout = \"250ms\" }";
     let bench = bench(&[origin.address], more);
     let held = bench.send(request(Method::GET, Body::empty())).await;
+    assert!(held.is_ok(), "the only connection there may be");
     let error = bench.get().await.expect_err("no connection");
     assert_eq!(error.reason(), Reason::ConnectionLimitReached);
     assert_eq!(bench.metrics.of(0).ejections.get(), 0);

@@ -26,16 +26,19 @@ def need(*programs):
 class Gateway:
     """Runs for as long as the block does. `path` is its config file, `pid` its process."""
 
+    under = ()  # what it runs under: a command that takes it as its last words
+
     def __init__(self, binary, config, folder, admin, core=None):
         self.path, self.admin = os.path.join(folder, "weir.toml"), f"http://127.0.0.1:{admin}"
         with open(self.path, "w") as file:
             file.write(config)
         pin = [] if core is None else ["taskset", "-c", str(core)]
-        self.process = subprocess.Popen([*pin, binary, "run", "--config", self.path])
+        self.process = subprocess.Popen([*pin, *self.under, binary, "run", "--config", self.path])
         self.pid = self.process.pid
 
     def __enter__(self):
-        for _ in range(100):
+        latest = time.monotonic() + 120
+        while self.process.poll() is None and time.monotonic() < latest:
             try:
                 urllib.request.urlopen(f"{self.admin}/readyz")
                 return self

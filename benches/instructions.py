@@ -23,6 +23,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "versus"))
 import load  # noqa: E402
+from counting import total  # noqa: E402
 from peers import ORIGIN, PEERS, ROOT, origin  # noqa: E402
 from running import Running, answers, prepare  # noqa: E402
 from works import WORKS  # noqa: E402
@@ -49,11 +50,6 @@ def counted(work, requests, dir):
         process.terminate()
         process.wait(timeout=60)
     return out
-
-
-def total(out):
-    with open(out) as file:
-        return int(re.search(r"^(?:summary|totals): (\d+)", file.read(), re.M).group(1))
 
 
 def by_function(out):

@@ -13,11 +13,11 @@ Needs python3 alone. Everything is on loopback. A few minutes.
 """
 
 import argparse
-import socket
 import sys
 import tempfile
 import time
 
+from asking import Client, get
 from gateway import BUILT, Gateway, need
 
 WEB, ADMIN = 19530, 19531
@@ -47,56 +47,20 @@ respond = {{ body = "ok" }}
 """ % (ADMIN, WEB, PER_MINUTE, BURST, MILLION)
 
 
-class Client:
-    """One keep-alive connection that sends requests in heaps."""
-
-    def __init__(self):
-        self.socket = None
-
-    def ask(self, users, path="/"):
-        """Sends a request for each user; gives how many were let through."""
-        if self.socket is None:
-            self.socket = socket.create_connection(("127.0.0.1", WEB))
-        one = "GET %s HTTP/1.1\r\nHost: a\r\nX-User: %%s\r\n\r\n" % path
-        self.socket.sendall("".join([one % user for user in users]).encode())
-        answered, passed, tail, closing = 0, 0, b"", False
-        while answered < len(users):
-            data = self.socket.recv(1 << 18)
-            if not data:
-                sys.exit("the connection ended early")
-            # an answer begins with its status line; one may be cut in two
-            data = tail + data
-            cut = max(0, len(data) - 11)
-            answered += sum(data.count(line) for line in (b"HTTP/1.1 200", b"HTTP/1.1 429"))
-            passed += data.count(b"HTTP/1.1 200")
-            tail = data[cut:]
-            closing |= b"onnection: close" in data
-        self.drain(tail)
-        if closing:
-            self.socket.close()
-            self.socket = None
-        return passed
-
-    def drain(self, tail):
-        """The rest of the last answer has come with its head, or comes at once."""
-        self.socket.setblocking(False)
-        try:
-            while self.socket.recv(1 << 16):
-                pass
-        except BlockingIOError:
-            pass
-        self.socket.setblocking(True)
+def asks(client, users, path="/"):
+    """Sends a request for each user; gives how many were let through."""
+    return client.ask([get(path, f"X-User: {user}\r\n") for user in users])
 
 
 class Abuse:
     """Those that never stop: how often each was let through, and how long they have asked."""
 
     def __init__(self):
-        self.client, self.passed, self.start = Client(), [0] * ABUSERS, time.monotonic()
+        self.client, self.passed, self.start = Client(WEB), [0] * ABUSERS, time.monotonic()
 
     def ask(self, turn):
         who = turn % ABUSERS
-        self.passed[who] += self.client.ask([f"abuser-{who}"])
+        self.passed[who] += asks(self.client, [f"abuser-{who}"])
 
     def most(self):
         return BURST + (time.monotonic() - self.start) * PER_MINUTE / 60
@@ -106,15 +70,15 @@ def send(crowd, abuse, keys):
     """Keys that come once, in heaps, and an abuser after each heap; gives how many passed."""
     passed = 0
     for turn, first in enumerate(range(keys.start, keys.stop, HEAP)):
-        passed += crowd.ask(range(first, min(first + HEAP, keys.stop)))
+        passed += asks(crowd, range(first, min(first + HEAP, keys.stop)))
         abuse.ask(turn)
     return passed
 
 
 def measure(weir, total):
-    crowd, abuse = Client(), Abuse()
+    crowd, abuse = Client(WEB), Abuse()
     for _ in range(250):
-        crowd.ask(range(HEAP), "/free")
+        asks(crowd, range(HEAP), "/free")
     before, work, start = weir.memory("VmRSS"), weir.cpu(), time.monotonic()
     passed = send(crowd, abuse, range(MILLION))
     took, after = time.monotonic() - start, weir.memory("VmRSS")

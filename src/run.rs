@@ -63,6 +63,7 @@ pub fn serve(
     beside: impl Future<Output = ()> + Send + 'static,
     hello: impl FnOnce(),
 ) -> anyhow::Result<()> {
+    small_pages();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -79,6 +80,13 @@ pub fn serve(
     // A name that is being looked up must not hold up the end.
     runtime.shutdown_background();
     outcome
+}
+
+/// Huge pages are not for us: each worker's heap would hold megabytes that it does not use, and a
+/// limit that one client has asked its whole table, though it says that memory costs nothing until
+/// it is touched. A kernel that cannot leave them out goes on as it does.
+pub fn small_pages() {
+    rustix::thread::disable_transparent_huge_pages(true).ok();
 }
 
 fn start_diagnostics(config: &Config) -> anyhow::Result<Diagnostics> {

@@ -63,6 +63,8 @@ pub struct Change {
 /// Compares the config in force with the one that is to follow it.
 pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
     let filled = &old.sources.filled;
+    let by_id = (by_id(&old.config), by_id(&new.config));
+    let limits = limits(&new.config.routes);
     Diff {
         listeners: changes(&listeners(old), &listeners(new), |name, keys| {
             let pair = (
@@ -83,17 +85,11 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Diff {
                 .map_or(Vec::new(), |(a, b)| upstream_resets(a, b, keys, filled))
         }),
         routes: changes(&routes(old), &routes(new), |name, keys| {
-            let of = |loaded: &'_ Loaded| {
-                let mut routes = loaded.config.routes.iter();
-                routes.find(|route| route.id.value == name).cloned()
-            };
-            let pair = (of(old), of(new));
-            let cached = pair
-                .0
-                .zip(pair.1)
-                .map_or(Vec::new(), |(a, b)| route_resets(&a, &b, keys));
-            let limits = limit_resets(&old.config, &new.config, name);
-            limits.into_iter().chain(cached).collect()
+            let pair = (by_id.0.get(name), by_id.1.get(name));
+            pair.0.zip(pair.1).map_or(Vec::new(), |(a, b)| {
+                let limits = limit_resets(a, &limits);
+                limits.into_iter().chain(route_resets(a, b, keys)).collect()
+            })
         }),
         reordered: reordered(&old.config, &new.config),
         global: differing(&global(old), &global(new)),
@@ -326,9 +322,11 @@ fn changes(
         .filter_map(|(name, a)| Some((name, a, new.get(name)?)));
     let changed = both.filter_map(|(name, a, b)| {
         let keys = differing(a, b);
-        let resets = resets(name, &keys);
-        let name = (*name).to_owned();
-        (!keys.is_empty()).then_some(Change { name, keys, resets })
+        (!keys.is_empty()).then(|| Change {
+            resets: resets(name, &keys),
+            name: (*name).to_owned(),
+            keys,
+        })
     });
     Changes {
         added: only(new, old),
@@ -399,16 +397,20 @@ fn upstream_resets(
     resets
 }
 
-/// Limits of a route that do not go on under their name: what clients have used is forgotten.
-fn limit_resets(old: &Config, new: &Config, id: &str) -> Vec<String> {
-    let new = limits(&new.routes);
-    let old = limits(old.routes.iter().filter(|route| *route.id == id));
-    let lost = old.into_iter().filter(|(name, limit)| {
+/// Limits of a route that do not go on under their name among the `new` ones: what clients have
+/// used is forgotten.
+fn limit_resets(old: &RouteConfig, new: &BTreeMap<String, &LimitConfig>) -> Vec<String> {
+    let lost = limits([old]).into_iter().filter(|(name, limit)| {
         let goes_on = |new: &&LimitConfig| new.counts_as(limit);
         new.get(name).is_some_and(|new| !goes_on(new))
     });
     lost.map(|(name, _)| format!("limit {name} begins anew"))
         .collect()
+}
+
+fn by_id(config: &Config) -> BTreeMap<&str, &RouteConfig> {
+    let routes = config.routes.iter();
+    routes.map(|route| (route.id.as_str(), route)).collect()
 }
 
 fn limits<'c>(

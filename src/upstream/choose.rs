@@ -55,7 +55,7 @@ pub(super) struct Slot {
     pub(super) pool: Arc<EndpointPool>,
 }
 
-/// What one stack on one worker knows of an upstream's endpoints.
+/// What one worker knows of an upstream's endpoints, for all its stacks.
 pub(super) struct View {
     generation: u64,
     good_until: Option<Instant>,

@@ -10,7 +10,7 @@
 //! * `resolve`, `health`: the control thread's part
 //! * `connect`, `tls`, `wire`, `pool`, `caps`, `checkout`: connections
 //! * `breaker`, `admit`: who is not asked for a while
-//! * `choose`, `send`, `framing`, `upload`, `answer`, `record`: one try
+//! * `views`, `choose`, `send`, `framing`, `upload`, `answer`, `record`: one try
 //! * `retry`: further ones
 //! * `tunnel`: both ways after a 101
 //! * `status`: how it all stands, for people
@@ -43,12 +43,15 @@ mod resolve;
 mod status;
 mod tls;
 mod upload;
+mod views;
 mod wire;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
+
+use foldhash::fast::FixedState;
 
 use crate::gate;
 use crate::telemetry::handles::UpstreamMetrics;
@@ -138,7 +141,7 @@ impl Upstream {
     }
 
     /// What tells its connections from those of other upstreams, endpoint by endpoint.
-    fn endpoints(&self) -> HashSet<(SocketAddr, u64)> {
+    fn endpoints(&self) -> HashSet<(SocketAddr, u64), FixedState> {
         let set = self.live.set();
         let key = |e: &Arc<Endpoint>| (e.address, self.identity_of(e));
         set.endpoints.iter().map(key).collect()

@@ -8,11 +8,12 @@
 //! this worker takes them.
 
 mod give;
+mod housekeep;
 mod leaving;
 mod lent;
 mod opening;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -28,6 +29,7 @@ use super::balance::Load;
 use super::caps::{Caps, Permit};
 use super::endpoint::Endpoint;
 use super::latency::Latency;
+use super::views::Views;
 use crate::message::Body;
 use crate::telemetry::handles::{PoolClose, UpstreamCells, UpstreamMetrics};
 use give::Givers;
@@ -42,6 +44,8 @@ pub struct WorkerPools {
     pub worker: usize,
     pools: Arc<Pools>,
     givers: Givers,
+    /// What its stacks see of each upstream's endpoints.
+    pub(super) views: Views,
 }
 
 type Pools = Mutex<HashMap<Key, Arc<EndpointPool>, foldhash::fast::RandomState>>;
@@ -60,6 +64,7 @@ impl WorkerPools {
             worker,
             pools: Arc::default(),
             givers: Givers::default(),
+            views: Views::default(),
         }
     }
 
@@ -80,31 +85,6 @@ impl WorkerPools {
         let pool = Arc::new(EndpointPool::new(self.worker, metrics, caps));
         pools.insert(key, Arc::clone(&pool));
         pool
-    }
-
-    /// Closes idle and aged connections, and those to endpoints that are in no upstream any more.
-    /// Called about once a second by the worker.
-    pub fn housekeep(&self, now: Instant, upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>) {
-        self.givers.retain(|name| upstreams.contains_key(name));
-        let mut known: HashMap<&str, HashSet<(SocketAddr, u64)>> = HashMap::new();
-        self.pools.lock().retain(|key, pool| {
-            if !pool.is_empty() {
-                let upstream = upstreams.get_key_value(&key.upstream);
-                let in_use = upstream.filter(|(name, upstream)| {
-                    let endpoints = known.entry(name).or_insert_with(|| upstream.endpoints());
-                    endpoints.contains(&(key.address, key.identity))
-                });
-                match in_use {
-                    Some((_, upstream)) => pool.shrink(upstream.config.pool.max_idle as usize, now),
-                    None => pool.close_idle(PoolClose::Drain),
-                }
-            }
-            pool.expire(now);
-            let wanted = pool.caps.owed().max(pool.caps.waiting().min(1));
-            (0..wanted).take_while(|_| pool.evict()).for_each(drop);
-            // A pool that no stack and no lease holds and that is empty is forgotten.
-            Arc::strong_count(pool) > 1 || !pool.is_empty()
-        });
     }
 
     /// Closes one idle connection of an upstream to make room for another; `false` if it has none.
@@ -148,6 +128,8 @@ pub(super) struct EndpointPool {
     latency: Mutex<Latency>,
     /// Connections that came back while requests waited here and elsewhere.
     returns: AtomicU32,
+    /// It was in no upstream any more when last looked at.
+    left: AtomicBool,
 }
 
 /// One in so many connections that come back goes to whoever has waited longest on any worker, so
@@ -190,6 +172,7 @@ impl EndpointPool {
     fn new(worker: usize, metrics: Arc<UpstreamMetrics>, caps: Arc<Caps>) -> Self {
         EndpointPool {
             returns: AtomicU32::new(0),
+            left: AtomicBool::new(false),
             worker,
             metrics,
             connections: Mutex::default(),

@@ -5,7 +5,7 @@
 //! what was known. Every address of a name becomes an endpoint that shares the name's weight. A
 //! worker compares one number to see whether anything changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -170,10 +170,8 @@ impl Live {
     fn build(&self, before: Option<&EndpointSet>, now: Instant) -> EndpointSet {
         let answers = self.answers.read();
         let warm = before.is_none_or(|set| set.endpoints.is_empty());
-        let known = |address: SocketAddr| {
-            let mut known = before.iter().flat_map(|set| &set.endpoints);
-            known.find(|e| e.address == address)
-        };
+        let known = before.iter().flat_map(|set| set.endpoints.iter().rev());
+        let known: HashMap<SocketAddr, &Arc<Endpoint>> = known.map(|e| (e.address, e)).collect();
         let breaker = |known: Option<&Arc<Endpoint>>| {
             let workers = self.guarded?;
             let kept = known.and_then(|e| e.breaker.clone());
@@ -186,7 +184,7 @@ impl Live {
         let all = self.specs.iter();
         let all = all.flat_map(|spec| addresses(spec).into_iter().map(move |a| (spec, a)));
         let endpoint = |(spec, address): (&Spec, SocketAddr)| {
-            let known = known(address);
+            let known = known.get(&address).copied();
             Arc::new(Endpoint {
                 address,
                 written: Arc::clone(&spec.written),

@@ -80,7 +80,8 @@ pub(super) struct Sender {
     /// The upstream's name, this worker's own copy.
     name: Arc<str>,
     pub(super) pools: Arc<WorkerPools>,
-    view: Mutex<View>,
+    /// Shared with the worker's other stacks.
+    view: Arc<Mutex<View>>,
     per_try: Option<Duration>,
 }
 
@@ -88,10 +89,9 @@ impl Send {
     /// For one stack on one worker.
     pub fn new(upstream: Arc<Upstream>, pools: Arc<WorkerPools>) -> Self {
         let per_try = upstream.retry().and_then(|r| r.per_try_timeout.as_ref());
-        let seed = super::balance::hash(upstream.name.as_bytes()) ^ pools.worker as u64;
         Send(Arc::new(Sender {
             per_try: per_try.map(|t| t.value.0),
-            view: Mutex::new(View::new(seed)),
+            view: pools.views.of(&upstream, pools.worker),
             name: Arc::from(&*upstream.name),
             upstream,
             pools,

@@ -11,11 +11,11 @@ use super::{EndpointPool, Upstream, WorkerPools};
 
 impl WorkerPools {
     /// Says of every upstream which addresses still have something here and are no endpoints any
-    /// more. Called about once a second by the worker.
+    /// more. Called about once a second by the worker, after [`WorkerPools::housekeep`].
     pub fn tell_leaving(&self, upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>) {
         let mut busy: BTreeMap<Arc<str>, BTreeSet<SocketAddr>> = BTreeMap::new();
         for (key, pool) in self.pools.lock().iter() {
-            if pool.is_busy() {
+            if pool.left.load(Relaxed) && pool.is_busy() {
                 let name = Arc::clone(&key.upstream);
                 busy.entry(name).or_default().insert(key.address);
             }
@@ -35,7 +35,7 @@ impl WorkerPools {
 
 impl EndpointPool {
     /// It serves a request, or has a connection for the next one.
-    fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         self.in_flight.load(Relaxed) > 0 || !self.is_empty()
     }
 }

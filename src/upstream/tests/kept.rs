@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::super::views::Views;
 use super::*;
 
 /// Takes the first request of each connection and never answers.
@@ -87,9 +88,10 @@ async fn a_try_that_ends_in_our_own_queue_is_nothing_against_the_endpoint() {
     let origin = origin(answer_always).await;
     let more = "pool = { max_connections = 1, pending_timeout = \"1h\" }\n\
         eject = { consecutive = 1, max_percent = 100 }\n\
-        retry = { attempts = 1, per_try_timeout = \"20ms\" }";
+        retry = { attempts = 1, per_try_timeout = \"250ms\" }";
     let bench = bench(&[origin.address], more);
     let held = bench.send(request(Method::GET, Body::empty())).await;
+    assert!(held.is_ok(), "the only connection there may be");
     let error = bench.get().await.expect_err("no connection");
     assert_eq!(error.reason(), Reason::ConnectionLimitReached);
     assert_eq!(bench.metrics.of(0).ejections.get(), 0);
@@ -177,4 +179,18 @@ async fn connections_of_a_burst_stay_until_it_is_over() {
     assert_eq!(cells.pool_idle.get(), 3);
     bench.pools.housekeep(now + Duration::from_secs(2), &known);
     assert_eq!(cells.pool_idle.get(), 2);
+}
+
+#[test]
+fn the_stacks_of_a_worker_share_one_view_of_an_upstream_and_another_of_the_one_that_follows_it() {
+    let metrics = Metrics::new(1).upstream("app");
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let upstream = || Arc::new(compiled(&[address], "", &metrics, None).expect("compiles"));
+    let (old, new, views) = (upstream(), upstream(), Views::default());
+    let first = views.of(&old, 0);
+    assert!(Arc::ptr_eq(&first, &views.of(&old, 0)));
+    let second = views.of(&new, 0);
+    assert!(!Arc::ptr_eq(&first, &second));
+    views.tidy();
+    assert!(Arc::ptr_eq(&second, &views.of(&new, 0)));
 }

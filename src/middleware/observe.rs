@@ -116,6 +116,7 @@ where
                 answer: None,
                 sent: 0,
                 over: false,
+                prompt: true,
             })
         });
         ObserveFuture {
@@ -175,6 +176,8 @@ struct Watch {
     sent: u64,
     /// Nothing is to come any more: the end, when it comes, is a good one.
     over: bool,
+    /// Nobody has waited since the headers were there.
+    prompt: bool,
 }
 
 impl Watch {
@@ -296,7 +299,11 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let reason = self.settle();
-        let duration = clock::now() - self.exchange.started;
+        let at_once = self.answer.filter(|_| self.over && self.prompt);
+        let duration = match at_once {
+            Some((_, first_byte)) => first_byte,
+            None => clock::now() - self.exchange.started,
+        };
         let cells = self.observer.cells();
         cells.in_flight.dec();
         cells.duration.observe(duration);
@@ -358,7 +365,10 @@ impl http_body::Body for Watched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, GatewayError>>> {
         let mut this = self.project();
-        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        let polled = this.inner.as_mut().poll_frame(cx);
+        // one piece may come with the headers
+        this.watch.prompt &= polled.is_ready() && this.watch.sent == 0;
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(frame)) => {
                 this.watch.sent += frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -58,7 +58,7 @@ pub(super) fn keep(upstream: &Upstream) -> Keep {
 /// Watches an answer's body.
 pub(super) fn watch(body: Body, ending: Ending, record: Record, idle: Duration) -> Body {
     if body.is_end_stream() {
-        let now = clock::now();
+        let now = record.came;
         ending.whole(now);
         record.whole(now);
         return body;
@@ -69,6 +69,7 @@ pub(super) fn watch(body: Body, ending: Ending, record: Record, idle: Duration) 
         idle,
         timer: None,
         armed: false,
+        prompt: true,
     })
 }
 
@@ -78,12 +79,18 @@ struct Answer {
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     armed: bool,
+    /// Nobody has waited since the headers came: a small body is there with them.
+    prompt: bool,
 }
 
 impl Answer {
     fn whole(&mut self) {
         if let Some((ending, record)) = self.ending.take() {
-            let now = clock::now();
+            let now = if self.prompt {
+                record.came
+            } else {
+                clock::now()
+            };
             ending.whole(now);
             record.whole(now);
         }
@@ -101,6 +108,7 @@ impl Answer {
 
     /// Whether the upstream has kept us waiting too long.
     fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        self.prompt = false;
         let due = (clock::now() + self.idle).into();
         let timer = match &mut self.timer {
             Some(timer) => {
@@ -140,6 +148,7 @@ impl HttpBody for Answer {
                 if this.body.is_end_stream() {
                     this.whole();
                 }
+                this.prompt = false;
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {

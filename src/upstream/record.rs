@@ -26,6 +26,8 @@ pub(super) struct Record {
     pub(super) sender: Arc<Sender>,
     pub(super) slot: Arc<Slot>,
     started: Instant,
+    /// When its headers came.
+    pub(super) came: Instant,
     /// The breakers' leave, until they know how it ended.
     tickets: Tickets,
     state: State,
@@ -51,6 +53,7 @@ impl Record {
             sender,
             slot,
             started,
+            came: started,
             tickets,
             state: State::Asking,
         }
@@ -62,6 +65,7 @@ impl Record {
         result: &Result<(Response, Option<Ending>), GatewayError>,
     ) -> Duration {
         let now = clock::now();
+        self.came = now;
         let took = now - self.started;
         let cells = self.slot.pool.cells();
         cells.attempt_duration.observe(took);

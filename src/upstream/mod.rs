@@ -8,7 +8,7 @@
 //! * `config`, `compile`: the section as written, and what is made of it
 //! * `endpoint`, `eject`, `latency`, `balance`, `budget`: who is asked; pure but for `endpoint`
 //! * `resolve`, `health`: the control thread's part
-//! * `connect`, `tls`, `wire`, `pool`, `caps`, `checkout`: connections
+//! * `connect`, `tls`, `wire`, `driver`, `pool`, `caps`, `checkout`: connections
 //! * `breaker`, `admit`: who is not asked for a while
 //! * `views`, `choose`, `send`, `framing`, `upload`, `answer`, `record`: one try
 //! * `retry`: further ones
@@ -34,6 +34,7 @@ mod checkout;
 mod choose;
 mod compile;
 mod connect;
+mod driver;
 mod framing;
 mod health;
 mod latency;

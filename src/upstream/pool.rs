@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -30,6 +30,7 @@ use super::caps::{Caps, Permit};
 use super::endpoint::Endpoint;
 use super::latency::Latency;
 use super::views::Views;
+use super::wire::SenderH1;
 use crate::message::Body;
 use crate::telemetry::handles::{PoolClose, UpstreamCells, UpstreamMetrics};
 use give::Givers;
@@ -280,7 +281,7 @@ impl EndpointPool {
     /// Lends out a new HTTP/1 connection.
     pub(super) fn lend_h1(
         self: &Arc<Self>,
-        sender: http1::SendRequest<Body>,
+        sender: SenderH1,
         (task, permit): (AbortHandle, Arc<Permit>),
         life: Life,
     ) -> LentH1 {

@@ -28,6 +28,7 @@ use super::choose::{Slot, View};
 use super::pool::WorkerPools;
 use super::record::Record;
 use super::upload::{self, Upload, Waits};
+use super::wire::Sent;
 use super::{Upstream, framing};
 use crate::clock;
 use crate::error::{GatewayError, Reason};
@@ -401,14 +402,11 @@ impl Lent {
     /// Hands the request over at once; the future is only the wait for its answer.
     fn send(&mut self, request: Request) -> impl Future<Output = Sent> + use<> {
         match self {
-            Lent::H1(lent) => Either::Left(lent.sender().try_send_request(*request)),
+            Lent::H1(lent) => Either::Left(lent.sender().send(*request)),
             Lent::H2(lent) => Either::Right(lent.sender.try_send_request(*request)),
         }
     }
 }
-
-type Sent =
-    Result<http::Response<Incoming>, hyper::client::conn::TrySendError<http::Request<Body>>>;
 
 /// What a failed exchange means.
 fn failure(error: hyper::Error, reused: bool) -> GatewayError {

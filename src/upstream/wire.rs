@@ -4,11 +4,13 @@
 //! once. Buffers, header sizes and windows are bounded here and nowhere else. An answer has hyper's
 //! 100 fields at the most: told another number, it would fill room for so many at each answer.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::oneshot;
@@ -16,6 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::caps::Permit;
 use super::connect::Io;
+use super::driver::Driver;
 use crate::error::{GatewayError, Reason};
 use crate::message::Body;
 
@@ -33,10 +36,46 @@ const PING_ANSWER: Duration = Duration::from_secs(10);
 
 /// A sender of requests on one connection.
 pub(super) enum Sender {
-    H1(http1::SendRequest<Body>),
+    H1(SenderH1),
     /// With the streams the other side allows at once, as of now.
     H2(http2::SendRequest<Body>, Arc<AtomicU32>),
 }
+
+/// Sends on an HTTP/1 connection: what is sent leaves at once.
+pub(super) struct SenderH1 {
+    sender: http1::SendRequest<Body>,
+    driver: Arc<Driver>,
+}
+
+impl SenderH1 {
+    /// The connection has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// A request may be sent.
+    pub(super) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// Waits until a request may be sent.
+    pub(super) async fn ready(&mut self) -> hyper::Result<()> {
+        self.sender.ready().await
+    }
+
+    /// Sends a request; the future is only the wait for its answer.
+    pub(super) fn send(
+        &mut self,
+        request: http::Request<Body>,
+    ) -> impl Future<Output = Sent> + use<> {
+        let sender = &mut self.sender;
+        self.driver.at_once(|| sender.try_send_request(request))
+    }
+}
+
+/// An answer, or what came instead, with the request if no byte of it has left.
+pub(super) type Sent =
+    Result<http::Response<Incoming>, hyper::client::conn::TrySendError<http::Request<Body>>>;
 
 /// Begins HTTP on a connection. The handle ends its task and closes the socket.
 pub(super) async fn speak(
@@ -61,14 +100,15 @@ async fn speak_h1(
         .handshake(TokioIo::new(io))
         .await
         .map_err(unspoken)?;
-    let task = tokio::spawn(async move {
+    let (driver, task) = Driver::new(async move {
         let ended = connection.with_upgrades().await;
         if let Err(error) = ended {
             tracing::debug!(%error, "upstream connection ended");
         }
         drop(permit);
     });
-    Ok((Sender::H1(sender), task.abort_handle()))
+    let task = tokio::spawn(task);
+    Ok((Sender::H1(SenderH1 { sender, driver }), task.abort_handle()))
 }
 
 async fn speak_h2(

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use tokio::task::AbortHandle;
 use tokio::time::{Sleep, sleep_until};
 
-use super::{EndpointPool, Idle, Life, Permit, Shared};
+use super::{EndpointPool, Idle, Life, Permit, SenderH1, Shared};
 use crate::message::Body;
 use crate::telemetry::handles::PoolClose;
 
 /// An HTTP/1 connection, with what ends and counts it.
 pub(super) struct Line {
-    pub(super) sender: http1::SendRequest<Body>,
+    pub(super) sender: SenderH1,
     pub(super) task: AbortHandle,
     permit: Arc<Permit>,
     pub(super) life: Life,
@@ -29,7 +29,7 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(
-        sender: http1::SendRequest<Body>,
+        sender: SenderH1,
         task: AbortHandle,
         permit: Arc<Permit>,
         life: Life,
@@ -105,7 +105,7 @@ impl LentH1 {
     }
 
     /// What sends on it.
-    pub(in crate::upstream) fn sender(&mut self) -> &mut http1::SendRequest<Body> {
+    pub(in crate::upstream) fn sender(&mut self) -> &mut SenderH1 {
         let line = self.line.as_mut();
         &mut line.expect("a lent connection has its line").sender
     }

@@ -201,6 +201,11 @@ impl Exchange {
         self
     }
 
+    /// Whether others of its connection may be read in the same turn: HTTP/2.
+    pub fn is_one_of_many(&self) -> bool {
+        self.turn == 0
+    }
+
     /// Whether interim answers can be passed on.
     pub fn takes_interims(&self) -> bool {
         self.turn > 0

@@ -1,9 +1,10 @@
-//! What drives an HTTP/1 connection: a task of its own, and at once whoever sends on it.
+//! What drives an HTTP/1 connection: a task of its own, and at once who sends on it, where asked.
 //!
-//! Left to its task alone, a request would wait until all that is ready on the worker has had its
-//! turn, the reading of other requests among it, before a byte of it leaves. So the sender polls
-//! the connection itself; the wakers that the connection leaves behind are the task's either way.
-//! The connection is dropped with its task, which breaks the circle of what holds what.
+//! Left to its task alone, a request waits until all that is ready on the worker has had its turn,
+//! before a byte of it leaves. Where many requests are read in one turn (HTTP/2), the sender polls
+//! the connection itself, and the origin works while others are read. One by one it would cost more
+//! than it brings: an origin is woken for each. The wakers that the connection leaves behind are the
+//! task's either way. It is dropped with its task, which breaks the circle of what holds what.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -166,7 +166,7 @@ async fn ask(
     let _closed = CloseOnDrop(task);
     let request = request(config, endpoint, h2)?;
     let sent = match sender {
-        Sender::H1(mut sender) => sender.send(request).await.map_err(|e| e.into_error()),
+        Sender::H1(mut sender) => sender.send(request, true).await.map_err(|e| e.into_error()),
         Sender::H2(mut sender, _) => sender.send_request(request).await,
     };
     let response = sent.map_err(|e| GatewayError::caused(Reason::ConnectionTerminated, e))?;

@@ -207,7 +207,7 @@ impl Sender {
             }
             let reused = lent.was_used();
             let method_is_head = request.method() == http::Method::HEAD;
-            let answer = lent.send(request);
+            let answer = lent.send(request, limits.exchange.is_some_and(|e| e.is_one_of_many()));
             let wait = self.head(answer, lent.timer(), upload.as_deref(), limits, sent);
             match wait.await? {
                 Ok(response) => {
@@ -400,9 +400,9 @@ impl Lent {
     }
 
     /// Hands the request over at once; the future is only the wait for its answer.
-    fn send(&mut self, request: Request) -> impl Future<Output = Sent> + use<> {
+    fn send(&mut self, request: Request, at_once: bool) -> impl Future<Output = Sent> + use<> {
         match self {
-            Lent::H1(lent) => Either::Left(lent.sender().send(*request)),
+            Lent::H1(lent) => Either::Left(lent.sender().send(*request, at_once)),
             Lent::H2(lent) => Either::Right(lent.sender.try_send_request(*request)),
         }
     }

@@ -41,7 +41,7 @@ pub(super) enum Sender {
     H2(http2::SendRequest<Body>, Arc<AtomicU32>),
 }
 
-/// Sends on an HTTP/1 connection: what is sent leaves at once.
+/// Sends on an HTTP/1 connection.
 pub(super) struct SenderH1 {
     sender: http1::SendRequest<Body>,
     driver: Arc<Driver>,
@@ -63,13 +63,18 @@ impl SenderH1 {
         self.sender.ready().await
     }
 
-    /// Sends a request; the future is only the wait for its answer.
+    /// Sends a request, which leaves `at_once` or in its connection's turn; the future is only the
+    /// wait for its answer.
     pub(super) fn send(
         &mut self,
         request: http::Request<Body>,
+        at_once: bool,
     ) -> impl Future<Output = Sent> + use<> {
         let sender = &mut self.sender;
-        self.driver.at_once(|| sender.try_send_request(request))
+        match at_once {
+            true => self.driver.at_once(|| sender.try_send_request(request)),
+            false => sender.try_send_request(request),
+        }
     }
 }
 

@@ -109,10 +109,6 @@ pub struct Exchange {
     tunnel: OnceLock<Meter>,
 }
 
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// Counts the bytes that pass through a tunnel: up, down.
 pub struct Meter(pub Box<dyn Fn(u64, u64) + Send + Sync>);
 
@@ -232,9 +228,13 @@ impl Exchange {
     /// takes the time from [`as_of`](Exchange::as_of).
     pub fn look(&self) -> Instant {
         let now = clock::now();
-        let passed = nanos(now.saturating_duration_since(self.started));
-        self.looked.store(passed, Relaxed);
+        self.looked.store(self.since_start(now), Relaxed);
         now
+    }
+
+    /// In nanoseconds.
+    fn since_start(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.started))
     }
 
     /// The time when the clock was last looked at for this request: now, but for what was done
@@ -313,9 +313,7 @@ impl Exchange {
     /// The last byte of the request body has come, or no more will be read.
     pub fn upload_ends(&self, now: Instant) {
         self.uploading.store(false, Relaxed);
-        let nanos = now.saturating_duration_since(self.started).as_nanos();
-        self.uploaded
-            .store(u64::try_from(nanos).unwrap_or(u64::MAX), Relaxed);
+        self.uploaded.store(self.since_start(now), Relaxed);
     }
 
     /// Bytes of the request body so far.
@@ -358,3 +356,7 @@ impl std::fmt::Debug for Lease {
 /// How long a client may pause within a body, as its listener says. On requests that have one.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyIdle(pub Duration);
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

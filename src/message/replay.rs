@@ -14,7 +14,7 @@ use http::Method;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::Body;
+use super::{Body, Request};
 use crate::error::{GatewayError, Reason};
 
 /// Methods that may be repeated without harm (RFC 9110 9.2.2).
@@ -46,6 +46,13 @@ pub struct Stream {
 }
 
 impl Replay {
+    /// What makes the body of a request again; the request keeps the one for the first try.
+    pub fn of(request: &mut Request) -> Replay {
+        let (first, replay) = Replay::split(std::mem::take(request.body_mut()));
+        *request.body_mut() = first;
+        replay
+    }
+
     /// The body for the first try, and what makes the others. Pieces of a small stream are kept,
     /// whatever the method: an upstream may have taken the body of a POST and then say that it
     /// has not processed it (RFC 9113 8.7). A large one can be sent again only while nothing was

@@ -110,8 +110,7 @@ struct Kept {
 impl Kept {
     /// Keeps a request, whose body is put behind what can read it again.
     fn of(request: &mut Request) -> Self {
-        let (first, body) = Replay::split(std::mem::take(request.body_mut()));
-        *request.body_mut() = first;
+        let body = Replay::of(request);
         let extensions = request.extensions();
         Kept {
             exchange: extensions.get::<Arc<Exchange>>().cloned(),

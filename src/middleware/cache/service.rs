@@ -29,6 +29,7 @@ use crate::chance::Chance;
 use crate::clock;
 use crate::error::{GatewayError, Reason};
 use crate::message::sketch::Field;
+use crate::message::spare::SpareHead;
 use crate::message::{Body, Exchange, Request, Response, exchange};
 use crate::telemetry::cache::{Refreshed, Used};
 use crate::telemetry::handles::{RouteCells, RouteMetrics};
@@ -378,11 +379,7 @@ fn strip(fields: &mut HeaderMap) {
 
 /// A request without a body, to be asked once more.
 fn again(request: &Request) -> Request {
-    let mut again = Box::new(http::Request::new(Body::empty()));
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.version_mut() = request.version();
-    *again.headers_mut() = request.headers().clone();
+    let mut again = SpareHead::of(request).request(Body::empty());
     *again.extensions_mut() = request.extensions().clone();
     again
 }

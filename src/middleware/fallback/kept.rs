@@ -35,12 +35,11 @@ fn is_unseen(outcome: &Outcome) -> bool {
 impl Kept {
     /// Keeps a request, whose body is put behind what can read it again.
     pub(super) fn of(request: &mut Request, exchange: &Arc<Exchange>) -> Self {
-        let (body, replay) = Replay::split(std::mem::take(request.body_mut()));
-        *request.body_mut() = body;
+        let body = Replay::of(request);
         Kept {
             head: SpareHead::of(request),
             exchange: Arc::clone(exchange),
-            body: replay,
+            body,
         }
     }
 

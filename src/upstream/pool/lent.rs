@@ -106,14 +106,17 @@ impl LentH1 {
 
     /// What sends on it.
     pub(in crate::upstream) fn sender(&mut self) -> &mut SenderH1 {
-        let line = self.line.as_mut();
-        &mut line.expect("a lent connection has its line").sender
+        &mut self.line().sender
     }
 
     /// The timer over the wait for its answer.
     pub(in crate::upstream) fn timer(&mut self) -> Pin<&mut Sleep> {
+        self.line().timer.as_mut()
+    }
+
+    fn line(&mut self) -> &mut Line {
         let line = self.line.as_mut();
-        line.expect("a lent connection has its line").timer.as_mut()
+        line.expect("a lent connection has its line")
     }
 
     /// Lets the connection go on by itself: it has been upgraded. What this gives counts it until
